@@ -1,0 +1,1 @@
+"""The configuration file: its schema, its loader, the default and examples."""

@@ -1,0 +1,1 @@
+"""The machine: actors, mailboxes, references, signals, names, timers and the edges."""

@@ -1,0 +1,1 @@
+"""Who restarts whom: child specs, strategies, restart intensity, supervisors."""
