@@ -1,0 +1,12 @@
+"""Everything that a configuration may name under `[integrations.*]`: one file and one line here for each type.
+
+Read `actors.seam` first, then any one file of this folder.
+"""
+
+from __future__ import annotations
+
+from actors.seam import Context, Integration, Plan
+
+INTEGRATIONS: dict[str, Integration] = {}
+
+__all__ = ["INTEGRATIONS", "Context", "Integration", "Plan"]
