@@ -2,8 +2,8 @@
 
 Read: the three instruments, their cells, then `snapshot`, which copies the numbers for somebody who renders elsewhere.
 
-An instrument is made once, at import, with the labels it will ever have. `declare` makes a series exist at zero from the
-start, so that a rate over it is right from the first scrape on. A hot path asks once for its cell and keeps it:
+An instrument is made once, at import, with the labels it will ever have. `declare` makes a series exist at zero from
+the start, so that a rate over it is right from the first scrape on. A hot path asks once for its cell and keeps it:
 
     ASKED = Counter("messages_total", "messages by what became of them", ("actor", "outcome"))
     ok = ASKED.cell("greeter", "ok")
@@ -154,7 +154,7 @@ class _Instrument(Generic[Cell]):
         return cell
 
     def drop(self, label: str, value: str) -> int:
-        """Forget every series whose `label` is `value`, or a part of it (`value/...`); return how many. Never switches."""
+        """Forget the series whose `label` is `value`, or a part of it (`value/...`); return how many. Never switches."""
         if label not in self.labels:
             return 0
         at, part = self.labels.index(label), value + "/"
@@ -283,8 +283,8 @@ class Family:
 def families(slice_size: int, registry: Sequence[Instrument] | None = None) -> Iterator[Family | None]:
     """Yield a copy of each instrument, and None whenever `slice_size` series were copied since the last yield of None.
 
-    At a None the caller may let other work run: each series is consistent in itself, the whole need not be of one instant.
-    Never switches.
+    At a None the caller may let other work run: each series is consistent in itself, the whole need not be of one
+    instant. Never switches.
     """
     room = slice_size
     for instrument in tuple(REGISTRY if registry is None else registry):
