@@ -154,7 +154,7 @@ class _Instrument(Generic[Cell]):
         return cell
 
     def drop(self, label: str, value: str) -> int:
-        """Forget the series whose `label` is `value`, or a part of it (`value/...`); return how many. Never switches."""
+        """Forget the series whose `label` is `value` or a part of it (`value/...`); return how many. Never switches."""
         if label not in self.labels:
             return 0
         at, part = self.labels.index(label), value + "/"
