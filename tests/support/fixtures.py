@@ -1,0 +1,53 @@
+"""The fixtures of the test kit; `tests/support/__init__.py` tells how to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.servers.postgres import PostgresDatabase, PostgresServer
+from tests.support.servers.redis import RedisServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL server; never stop it."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> Iterator[PostgresDatabase]:
+    """A fresh database in the session's server."""
+    database = postgres.create_database()
+    yield database
+    postgres.drop_database(database)
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the test's own, to be stopped, killed and frozen at will."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _session_redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(_session_redis: RedisServer) -> Iterator[RedisServer]:
+    """The session's Redis server, empty; never stop it."""
+    _session_redis.flush()
+    yield _session_redis
+    _session_redis.flush()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis server of the test's own, to be stopped, killed and frozen at will."""
+    with RedisServer() as server:
+        yield server

@@ -1,0 +1,1 @@
+"""Real servers as private child processes. Read `programs` (where the binaries are), then `postgres` and `redis`."""
