@@ -1,0 +1,302 @@
+"""The HTTP client of all integrations: requests' connection pools within hard limits of time, size and redirects.
+
+Three decisions. Time: requests' own timeouts are per read, so one bare `gevent.Timeout` bounds the whole exchange and
+is converted outside of it (as an Exception it would be swallowed inside urllib3). Truth: whether the first byte of a
+request went out is noted at the socket, so that `started` = no is certain. Redirects: followed here, never by requests,
+which would hand our secrets to other hosts and read bodies without bound.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import gevent
+import requests
+import requests.adapters
+import urllib3
+from gevent.local import local
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from regrow.protocol.errors import (
+    ConnectionFailed,
+    DecodeError,
+    Failed,
+    RegrowError,
+    Started,
+    TimedOut,
+    TooLarge,
+    UpstreamError,
+)
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_RESPONSE_BYTES = 8 << 20
+MAX_REDIRECTS = 5
+CHUNK_BYTES = 65536
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# All that another host learns of a request that was redirected to it.
+HARMLESS_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent: an absolute url with its query, headers, and the encoded body."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: status, headers by lower-case name, the whole body (decompressed)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Wire(local):
+    """What happened on the socket in the exchange of the running greenlet."""
+
+    sent = False
+    answered = False
+
+    @property
+    def started(self) -> Started:
+        if not self.sent:
+            return "no"
+        return "yes" if self.answered else "unknown"
+
+
+_wire = _Wire()
+
+
+class _NotingHttp(HTTPConnection):
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _wire.sent = True
+        super().send(data)
+
+
+class _NotingHttps(HTTPSConnection):
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _wire.sent = True
+        super().send(data)
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _NotingHttp
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _NotingHttps
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+
+class HttpClient:
+    """One requests session for one integration.
+
+    At most `pool` connections to a host; a request that finds all of them busy waits within its own time limit. Nothing
+    of the environment (proxies, netrc, CA bundles) and no cookie is used.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: int,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        max_redirects: int = MAX_REDIRECTS,
+        user_agent: str = "regrow",
+    ) -> None:
+        self.connect_timeout_s = connect_timeout_s
+        self.max_response_bytes = max_response_bytes
+        self.max_redirects = max_redirects
+        self._user_agent = user_agent
+        self._session = requests.Session()
+        self._session.trust_env = False
+        for scheme in ("http://", "https://"):
+            # Four hosts: the integration's own and the few that it redirects to.
+            self._session.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=pool, max_retries=0, pool_block=True))
+
+    def close(self) -> None:
+        """Close all idle connections. Never switches."""
+        self._session.close()
+
+    def send(self, request: Request, *, limit_s: float, doing: str) -> Response:
+        """Send, follow redirects, read the whole answer, all within `limit_s` seconds. Switches greenlets.
+
+        Any status is an answer, except redirects that cannot be followed (UpstreamError). Raises ConnectionFailed,
+        TimedOut, DecodeError (a body that does not decompress) and TooLarge. `doing` names the call in error texts.
+        """
+        _wire.sent = _wire.answered = False
+        host = urlsplit(request.url).hostname or "?"
+        timer = gevent.Timeout(max(limit_s, 0.0))
+        try:
+            timer.start()
+            try:
+                return self._follow(request, doing)
+            finally:
+                timer.close()
+        except gevent.Timeout as fired:
+            if fired is not timer:
+                raise
+            raise _too_slow(doing, host, limit_s) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
+            raise _translated(error, doing, host, self.connect_timeout_s) from None
+
+    def _follow(self, request: Request, doing: str) -> Response:
+        redirects = 0
+        while True:
+            response = self._exchange(request, doing)
+            target = response.headers.get("location")
+            if response.status not in REDIRECTS or target is None or not self.max_redirects:
+                return response
+            redirects += 1
+            if redirects > self.max_redirects:
+                raise UpstreamError(
+                    f"{doing}: redirected more than {self.max_redirects} times", status=response.status, retryable=False
+                )
+            request = _redirected(request, response.status, target, doing)
+
+    def _exchange(self, request: Request, doing: str) -> Response:
+        prepared = requests.PreparedRequest()
+        headers = {"User-Agent": self._user_agent, "Accept-Encoding": "gzip, deflate", **request.headers}
+        prepared.prepare(method=request.method, url=request.url, headers=headers, data=request.body)
+        adapter = self._session.get_adapter(request.url)
+        answer = adapter.send(prepared, stream=True, timeout=(self.connect_timeout_s, None), verify=True)
+        _wire.answered = True
+        try:
+            names: CaseInsensitiveDict[str] = answer.headers
+            return Response(
+                answer.status_code, {name.lower(): value for name, value in names.items()}, self._read(answer, doing)
+            )
+        finally:
+            # Puts a connection whose answer was read to its end back into the pool and closes any other.
+            answer.close()
+
+    def _read(self, answer: requests.Response, doing: str) -> bytes:
+        limit = self.max_response_bytes
+        announced = answer.headers.get("content-length", "")
+        if announced.isascii() and announced.isdigit() and int(announced[:18]) > limit:
+            raise _too_large(doing, limit)
+        chunks: list[bytes] = []
+        size = 0
+        for chunk in answer.iter_content(CHUNK_BYTES):
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(doing, limit)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port, by which two urls are the same place or not; raises ValueError. Never switches."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _redirected(request: Request, status: int, target: str, doing: str) -> Request:
+    def refused(why: str) -> UpstreamError:
+        return UpstreamError(f"{doing}: redirected {why}", status=status, retryable=False)
+
+    try:
+        url = urljoin(request.url, target)
+        there = origin(url)
+    except ValueError:
+        raise refused("to an address that is not valid") from None
+    if there[0] not in {"http", "https"} or not there[1]:
+        raise refused("to something that is not http")
+    if "@" in urlsplit(url).netloc:
+        raise refused("to an address with a user name in it")
+    here = origin(request.url)
+    if here[0] == "https" and there[0] == "http":
+        raise refused("from https to http, which would show the request to anyone on the way")
+    method, body = request.method, request.body
+    if (status == 303 and method != "HEAD") or (status in {301, 302} and method == "POST"):
+        method, body = "GET", None
+    headers = {name: value for name, value in request.headers.items() if body or name.lower() != "content-type"}
+    if there != here:
+        if body is not None:
+            raise refused(f"to another host ({there[1][:100]}) with a body, which is sent to nobody else")
+        headers = {name: value for name, value in headers.items() if name.lower() in HARMLESS_HEADERS}
+    return Request(method, url, headers, body)
+
+
+def _too_slow(doing: str, host: str, limit_s: float) -> TimedOut:
+    if not _wire.sent:
+        return TimedOut(f"{doing}: no connection to {host} within {limit_s:.3g} s", started="no")
+    what = "the answer did not end" if _wire.answered else "no answer"
+    return TimedOut(f"{doing}: {what} from {host} within {limit_s:.3g} s", started=_wire.started)
+
+
+def _too_large(doing: str, limit: int) -> TooLarge:
+    return TooLarge(f"{doing}: the answer is larger than max_response ({limit} bytes)", started="yes")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it wraps; requests and urllib3 hide causes in `reason` and `args`."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        found = todo.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        todo += [getattr(found, "reason", None), *found.args, found.__cause__, found.__context__]
+
+
+def _translated(error: Exception, doing: str, host: str, connect_timeout_s: float) -> RegrowError:
+    """Name the failure without the foreign text, which holds the whole url and so perhaps a key."""
+    started = _wire.started
+    for cause in _chain(error):
+        match cause:
+            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
+                return DecodeError(f"{doing}: the answer does not decompress", started=started)
+            case ssl.SSLCertVerificationError():
+                text = f"{doing}: the certificate of {host} is not trusted ({cause.verify_message})"
+                return ConnectionFailed(text, started="no", retryable=False)
+            case urllib3.exceptions.NameResolutionError() | socket.gaierror():
+                return ConnectionFailed(f"{doing}: the host name {host} does not resolve", started="no")
+            case urllib3.exceptions.NewConnectionError():
+                return ConnectionFailed(f"{doing}: no connection to {host}: {_os_word(cause)}", started="no")
+            case urllib3.exceptions.ConnectTimeoutError():
+                text = f"{doing}: no connection to {host} within {connect_timeout_s:.3g} s"
+                return ConnectionFailed(text, started="no")
+            case urllib3.exceptions.InvalidChunkLength():
+                return ConnectionFailed(f"{doing}: the answer from {host} is cut off or garbled", started=started)
+            case urllib3.exceptions.IncompleteRead() | http.client.IncompleteRead():
+                return ConnectionFailed(f"{doing}: the answer from {host} was cut off", started=started)
+            case http.client.RemoteDisconnected() | ConnectionError():
+                return ConnectionFailed(f"{doing}: {host} closed the connection", started=started)
+            case http.client.HTTPException() | urllib3.exceptions.HeaderParsingError():
+                return ConnectionFailed(f"{doing}: {host} did not answer in http", started="yes")
+            case requests.exceptions.InvalidURL() | requests.exceptions.InvalidHeader():
+                return Failed(f"{doing}: the request cannot be written as http", started="no", retryable=False)
+    if any(isinstance(cause, ssl.SSLError) for cause in _chain(error)):
+        return ConnectionFailed(f"{doing}: no secure connection to {host} (TLS failed)", started=started)
+    return ConnectionFailed(f"{doing}: the connection to {host} failed ({type(error).__name__})", started=started)
+
+
+def _os_word(error: BaseException) -> str:
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    return "not reachable"

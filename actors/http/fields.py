@@ -1,0 +1,138 @@
+"""What response headers say about patience: Retry-After, how many requests are left, when the peer's window ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+# However absurd the value, nobody waits for longer on a peer's word.
+MAX_WAIT_S = 6 * 3600.0
+
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
+_GO_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?")
+_LEFT = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*([0-9]{1,18})", re.IGNORECASE)
+_RESET = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*([0-9]{1,18})", re.IGNORECASE)
+
+# A reset above this is a moment (unix time), below it a number of seconds; above the second one it counts milliseconds.
+_MOMENT = 1e9
+_MOMENT_MS = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the peer said about its own limit; None where it said nothing."""
+
+    remaining: int | None = None
+    reset_s: float | None = None
+    retry_after_s: float | None = None
+
+
+def peer_now(headers: Mapping[str, str], wall: float) -> float:
+    """Return the peer's own idea of now (unix seconds) from its Date header, else `wall`. Never switches.
+
+    Moments that a peer names are counted from its own clock, so a skewed clock on either side does no harm.
+    """
+    date = headers.get("date")
+    moment = None if date is None else _http_date(date)
+    return wall if moment is None else moment
+
+
+def retry_after_s(value: str | None, now: float) -> float | None:
+    """Return the seconds that a Retry-After field asks for (RFC 9110, 10.2.3), None when it is absent or not valid.
+
+    `now` is unix time. A date that has passed gives 0; no value gives more than six hours. Never switches.
+    """
+    if value is None:
+        return None
+    text = value.strip(" \t")
+    if _DIGITS.fullmatch(text):
+        return min(float(text), MAX_WAIT_S)
+    moment = _http_date(text)
+    return None if moment is None else min(max(0.0, moment - now), MAX_WAIT_S)
+
+
+def reset_s(value: str | None, now: float) -> float | None:
+    """Return the seconds until a peer's window ends, None when the field says nothing that can be read. Never switches.
+
+    Peers disagree: seconds from now, unix seconds, unix milliseconds, RFC 3339, HTTP dates and "6m0s" are all in use.
+    """
+    if value is None:
+        return None
+    text = value.strip(" \t")
+    seconds: float | None
+    if _DECIMAL.fullmatch(text):
+        number = float(text)
+        seconds = number if number < _MOMENT else (number / 1000 if number >= _MOMENT_MS else number) - now
+    elif text and (match := _GO_DURATION.fullmatch(text)):
+        hours, minutes, whole, millis = (float(part or 0) for part in match.groups())
+        seconds = hours * 3600 + minutes * 60 + whole + millis / 1000
+    else:
+        moment = _rfc3339(text) or _http_date(text)
+        seconds = None if moment is None else moment - now
+    return None if seconds is None else min(max(0.0, seconds), MAX_WAIT_S)
+
+
+def limits(
+    headers: Mapping[str, str], wall: float, *, remaining_header: str | None, reset_header: str | None
+) -> Limits:
+    """Read the peer's limit out of response headers (lower-case names). Never switches.
+
+    A header in the form of the IETF's RateLimit field, such as `"burst";r=50;t=30`, says both at once: its scarcest
+    member counts.
+    """
+    now = peer_now(headers, wall)
+    after = retry_after_s(headers.get("retry-after"), now)
+    if remaining_header is None:
+        return Limits(retry_after_s=after)
+    name = remaining_header.lower()
+    value = headers.get(name)
+    if value is None:
+        return Limits(retry_after_s=after)
+    reset_name = (reset_header or re.sub("remaining", "reset", name)).lower()
+    if _DIGITS.fullmatch(value.strip(" \t")):
+        reset = reset_s(headers.get(reset_name), now) if reset_name != name else None
+        return Limits(int(value), reset, after)
+    remaining, reset = _scarcest(value)
+    if remaining is None:
+        return Limits(retry_after_s=after)
+    return Limits(remaining, reset if reset is not None else reset_s(headers.get(reset_name), now), after)
+
+
+def _scarcest(value: str) -> tuple[int | None, float | None]:
+    # The older drafts wrote one list `limit=10, remaining=5, reset=3` where the newer ones write a member per policy.
+    members = value.split(",") if ";" in value else [value]
+    best: tuple[int | None, float | None] = (None, None)
+    for member in members:
+        left = _LEFT.search(member)
+        if left is None or (best[0] is not None and int(left[1]) >= best[0]):
+            continue
+        ends = _RESET.search(member)
+        best = int(left[1]), None if ends is None else min(float(ends[1]), MAX_WAIT_S)
+    return best
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return _unix(moment)
+
+
+def _rfc3339(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return _unix(moment)
+
+
+def _unix(moment: datetime) -> float | None:
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,99 @@
+"""The one place that says what a failure means: for a retry, for the breaker and for the caller."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Literal
+
+from regrow.protocol.errors import (
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    DecodeError,
+    Failed,
+    Invalid,
+    RateLimited,
+    Refused,
+    RegrowError,
+    Retryable,
+    TimedOut,
+    UpstreamError,
+)
+
+Blame = Literal["peer", "nobody", "unknown"]
+
+RETRYABLE_STATUSES = frozenset({408, 421, 425, 429})
+# The peer cannot do this at all; asking again changes nothing.
+PERMANENT_5XX = frozenset({501, 505, 506, 508, 510, 511})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a failure means.
+
+    `retryable`: may the same request succeed later. `blame`: `peer` counts as a failure in the breaker, `nobody` proves
+    that the peer lives, `unknown` says nothing about it (our own limits, a caller that gave up).
+    """
+
+    retryable: Retryable
+    blame: Blame
+
+
+def status_verdict(status: int) -> Verdict:
+    """Classify an HTTP status of 300 or more. Never switches."""
+    if status >= 500:
+        return Verdict(status not in PERMANENT_5XX, "peer")
+    return Verdict(status in RETRYABLE_STATUSES, "nobody")
+
+
+def classify(error: BaseException) -> Verdict:
+    """Say what `error` means; errors nobody knows are retryable=unknown and count against the peer. Never switches."""
+    if isinstance(error, RegrowError):
+        return _classify_ours(error)
+    if isinstance(error, socket.gaierror | ConnectionError | TimeoutError):
+        return Verdict(True, "peer")
+    if isinstance(error, PermissionError):
+        return Verdict(False, "unknown")
+    return Verdict("unknown", "peer" if isinstance(error, Exception) else "unknown")
+
+
+def _classify_ours(error: RegrowError) -> Verdict:
+    if isinstance(error, UpstreamError) and error.status is not None:
+        verdict = status_verdict(error.status)
+        return verdict if error.retryable == "unknown" else Verdict(error.retryable, verdict.blame)
+    if isinstance(error, RateLimited):
+        return Verdict(error.retryable, "nobody" if error.started == "yes" else "unknown")
+    if isinstance(error, ConnectionFailed | TimedOut):
+        return Verdict(error.retryable, "peer")
+    if isinstance(error, DecodeError):
+        return Verdict(error.retryable, "peer")
+    if isinstance(error, DeadlineExceeded | Cancelled):
+        return Verdict(False, "unknown")
+    if isinstance(error, Invalid):
+        return Verdict(False, "nobody" if error.started == "yes" else "unknown")
+    if isinstance(error, Refused):
+        return Verdict(error.retryable, "unknown")
+    if isinstance(error, Failed):
+        return Verdict(error.retryable, "peer")
+    return Verdict("unknown", "unknown")
+
+
+def normalise(error: BaseException, doing: str) -> RegrowError:
+    """Turn any failure into a typed error that says what was being done. Never switches.
+
+    Typed errors are returned as they are. The text of a foreign exception is left out: it may hold a payload or a secret.
+    """
+    if isinstance(error, RegrowError):
+        return error
+    verdict = classify(error)
+    name = type(error).__name__
+    if isinstance(error, socket.gaierror):
+        return ConnectionFailed(f"{doing}: the host name does not resolve", started="no")
+    if isinstance(error, ConnectionRefusedError):
+        return ConnectionFailed(f"{doing}: connection refused", started="no")
+    if isinstance(error, ConnectionError):
+        return ConnectionFailed(f"{doing}: the connection was lost ({name})")
+    if isinstance(error, TimeoutError):
+        return TimedOut(f"{doing}: timed out")
+    return Failed(f"{doing}: failed with {name}", retryable=verdict.retryable)

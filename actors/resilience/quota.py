@@ -1,0 +1,152 @@
+"""The limiter's arithmetic as a pure state machine: own window, what the peer says is left, and its pauses.
+
+The window is cut into slots and a slot counts until all of it has left the window. So never more than the limit goes in
+any stretch of time as long as the window, at the price of up to one per cent of it, in memory that does not grow with
+the limit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+SLOTS = 100
+# Waits shorter than this are rounding errors of the slot arithmetic.
+MIN_WAIT_S = 0.0005
+# However absurd a peer's Retry-After is, it never silences an integration for longer.
+MAX_PAUSE_S = 6 * 3600.0
+
+
+@dataclass(slots=True)
+class QuotaRecord:
+    """All that outlives a limiter actor: [slot, count] pairs oldest first, and what the peer taught."""
+
+    slots: deque[list[int]] = field(default_factory=deque)
+    issued: int = 0
+    ceiling: int | None = None
+    ceiling_until: float = 0.0
+    learned_from: int = 0
+    paused_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """One request may go; `ticket` is its number, told again with what its response taught."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No request may go for `wait_s` seconds."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a response taught: requests left, seconds until the peer's window ends, a pause that it asks for."""
+
+    ticket: int
+    remaining: int | None = None
+    reset_s: float | None = None
+    pause_s: float | None = None
+
+
+class Quota:
+    """Admission over a record that somebody else keeps; `limit` None means that only the peer's own words count."""
+
+    def __init__(self, limit: int | None, window_s: float, record: QuotaRecord) -> None:
+        self.limit = limit
+        self.window_s = window_s
+        self.record = record
+        self._slot_s = window_s / SLOTS
+
+    def __repr__(self) -> str:
+        return f"<Quota {self.limit} per {self.window_s:g} s, {self.record.issued} issued>"
+
+    def admit(self, now: float) -> Admitted | Wait:
+        """Take one token now, or say how long to wait for it. Never switches."""
+        wait_s = self.wait_s(now)
+        if wait_s > 0:
+            return Wait(wait_s)
+        record = self.record
+        record.issued += 1
+        if self.limit is not None:
+            slot = self._slot(now)
+            if record.slots and record.slots[-1][0] >= slot:
+                record.slots[-1][1] += 1
+            else:
+                record.slots.append([slot, 1])
+        return Admitted(record.issued)
+
+    def wait_s(self, now: float, nth: int = 1) -> float:
+        """Return the seconds until `nth` more requests could have gone, if nobody else asks; 0 when they may go now.
+
+        Never switches.
+        """
+        record = self.record
+        wait = max(0.0, record.paused_until - now)
+        if record.ceiling is not None:
+            if now >= record.ceiling_until:
+                record.ceiling = None
+            elif record.issued + nth > record.ceiling:
+                wait = max(wait, record.ceiling_until - now)
+        return max(wait, self._window_wait_s(now, nth))
+
+    def used(self, now: float) -> int:
+        """Return how many requests lie in the window that ends now. Never switches."""
+        self._expire(now)
+        return sum(count for _, count in self.record.slots)
+
+    def learn(self, now: float, lesson: Lesson) -> None:
+        """Take over what a response said about the peer's own limit. Never switches.
+
+        Requests issued after the one that was answered may not be in the peer's count yet, so they are counted against
+        what it said was left. An answer to an older request can only lower what a newer one taught.
+        """
+        record = self.record
+        if lesson.pause_s is not None:
+            record.paused_until = max(record.paused_until, now + min(lesson.pause_s, MAX_PAUSE_S))
+        if lesson.remaining is None:
+            return
+        ticket = min(lesson.ticket, record.issued)
+        ceiling = ticket + max(0, lesson.remaining)
+        until = now + min(self.window_s if lesson.reset_s is None else lesson.reset_s, MAX_PAUSE_S)
+        if ticket < record.learned_from and record.ceiling is not None:
+            record.ceiling = min(record.ceiling, ceiling)
+            return
+        record.ceiling, record.ceiling_until, record.learned_from = ceiling, until, ticket
+
+    def forget(self) -> None:
+        """Forget what was spent and learned. Never switches."""
+        record = self.record
+        record.slots.clear()
+        record.ceiling = None
+        record.paused_until = 0.0
+
+    def _slot(self, now: float) -> int:
+        return int(now // self._slot_s)
+
+    def _expire(self, now: float) -> None:
+        slots, oldest = self.record.slots, self._slot(now) - SLOTS
+        while slots and slots[0][0] < oldest:
+            slots.popleft()
+
+    def _window_wait_s(self, now: float, nth: int) -> float:
+        if self.limit is None:
+            return 0.0
+        used = self.used(now)
+        if used + nth <= self.limit:
+            return 0.0
+        # Beyond one full window the pattern repeats: the nth request goes when the (nth - limit)th of this window left.
+        cycles, over = divmod(used + nth - 1 - self.limit, self.limit)
+        wait, freed = 0.0, 0
+        for slot, count in self.record.slots:
+            freed += count
+            if freed > over:
+                wait = (slot + SLOTS + 1) * self._slot_s - now
+                break
+        else:
+            cycles += 1
+        return max(wait + cycles * self.window_s, MIN_WAIT_S)
