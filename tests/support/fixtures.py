@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.http_peer import HttpPeer, RawPeer
 from tests.support.servers.postgres import PostgresDatabase, PostgresServer
 from tests.support.servers.redis import RedisServer
 
@@ -51,3 +52,21 @@ def redis_server() -> Iterator[RedisServer]:
     """A Redis server of the test's own, to be stopped, killed and frozen at will."""
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture
+def http_peer() -> Iterator[HttpPeer]:
+    """A scripted HTTP server that listens already."""
+    peer = HttpPeer()
+    peer.start()
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+def raw_peer() -> Iterator[RawPeer]:
+    """A TCP listener that listens already, and is silent until told how to behave."""
+    peer = RawPeer()
+    peer.start()
+    yield peer
+    peer.stop()

@@ -181,8 +181,15 @@ class Child:
 
     def freeze(self) -> None:
         """SIGSTOP it and everything below it: its sockets stay open and nobody answers."""
-        for process in (psutil.Process(self.pid), *processes_below(self.pid)):
+        frozen = [psutil.Process(self.pid)]
+        frozen[0].suspend()
+        frozen += processes_below(self.pid)
+        for process in frozen[1:]:
             process.suspend()
+        # The signal is sent, not yet obeyed, and nothing tells when it is.
+        deadline = time.monotonic() + 5.0
+        while any(process.status() != psutil.STATUS_STOPPED for process in frozen) and time.monotonic() < deadline:
+            gevent.sleep(0.001)
 
     def thaw(self) -> None:
         """Let a frozen one go on."""

@@ -54,7 +54,8 @@ class PostgresServer:
     """Owns one PostgreSQL cluster from initdb to the removal of its folder.
 
     `with PostgresServer() as server:` starts it; `start`, `stop`, `restart`, `kill`, `sigstop` and `sigcont` may
-    follow in any order. The port, the password and the data stay the same for life. Logins need the password (scram-sha-256).
+    follow in any order. The port, the password and the data stay the same for life.
+    Logins need the password.
     """
 
     user = "regrow"
