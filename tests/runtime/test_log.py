@@ -32,7 +32,7 @@ class Pipe:
     def __init__(self, capacity_bytes: int | None = None) -> None:
         self.read_fd, write_fd = os.pipe()
         # a file of its own: the patched os.close may close later, when gevent has ever watched this number
-        self.reader = open(self.read_fd, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self.reader = os.fdopen(self.read_fd, "rb", buffering=0)
         if capacity_bytes is not None:
             fcntl.fcntl(write_fd, 1031, capacity_bytes)  # F_SETPIPE_SZ
         self.stream: TextIO = os.fdopen(write_fd, "w")
