@@ -29,6 +29,7 @@ RESERVED_NAMES: Final = frozenset(
 )
 NAME_PATTERN: Final = r"[a-z][a-z0-9_-]*"
 MAX_NAME: Final = 64
+CLASS_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_.]*"
 MAX_DURATION_S: Final = 10 * 365 * 86400.0
 MAX_SIZE_BYTES: Final = 1 << 50
 _BEARER: Final = re.compile(r"[!-~]+")
@@ -438,7 +439,9 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
         "depends_on": "waiting for a dependency",
     }
 
-    class_: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] = msgspec.field(name="class")
+    class_: Annotated[str, Meta(pattern=f"^{CLASS_PATTERN}$", extra={"expected": '"package.module:Class"'})] = (
+        msgspec.field(name="class")
+    )
     """Where the class is: "package.module:Class", found in daemon.path."""
     args: dict[str, Any] = {}
     """Keyword arguments of the class's __init__, converted to their annotations."""

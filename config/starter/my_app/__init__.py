@@ -1,0 +1,1 @@
+"""Your own actors: one class each, named in regrow.toml."""
