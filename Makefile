@@ -1,0 +1,60 @@
+# make run and make test need Python 3.11+ (or uv, which brings its own) and nothing else; they keep what they need in .venv.
+
+CONFIG ?= config/default.toml
+PYTEST_ARGS ?=
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+# What exists of these is checked; a folder that is not there yet is no error.
+CODE := $(wildcard regrow runtime supervisors actors config tests bench)
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/.for-run ## Start the daemon with CONFIG (config/default.toml)
+	@exec $(BIN)/regrow run --config $(CONFIG)
+
+.PHONY: test
+test: lint ## Check style, types and imports, then run every test with coverage
+	$(BIN)/python -m tests.support.install
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: .venv/.for-test ## Check style, types and imports only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: .venv/.for-test ## Put the code in order
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: .venv/.for-test ## Measure (skipped while there is no bench folder)
+	@if [ -d bench ]; then exec $(BIN)/python -m bench; else echo "no bench folder yet: nothing to measure"; fi
+
+.PHONY: pins
+pins: .venv/.for-test ## Renew constraints.txt within the ranges of pyproject.toml (needs uv)
+	@{ grep '^#' constraints.txt; echo setuptools | uv pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -; } > constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: clean
+clean: ## Remove the environment and everything that tools left; state of daemons (var) stays
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the files that decide what is installed, or the install runs again.
+.venv/.for-run: pyproject.toml constraints.txt
+	@.ci/environment demo
+	@touch $@
+
+.venv/.for-test: pyproject.toml constraints.txt
+	@.ci/environment demo dev
+	@touch .venv/.for-run $@
