@@ -5,6 +5,7 @@ It stands outside `actors.integrations` so that the integrations, which never im
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,5 +47,5 @@ class Integration:
     """One type of integration: its word in the configuration, its keys, and how its part of the tree is planned."""
 
     type: str
-    config: type[msgspec.Struct]
+    config: builtins.type[msgspec.Struct]
     plan: Callable[[str, Any, Context], Plan]

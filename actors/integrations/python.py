@@ -1,0 +1,179 @@
+"""`type = "python"`: allowed functions of Python modules, run in a pool of child processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from actors.seam import Context, Integration, Plan
+from actors.workers.child import Setup
+from actors.workers.functions import AllowList, is_module, is_pattern, pattern_error
+from actors.workers.job import Settings
+from actors.workers.pool import PythonPool, exports_of_pool
+from actors.workers.process import Command, environment
+from actors.workers.worker import REAP_S, Worker
+from config.schema import Duration, PositiveDuration, Problem, Size, Supervised
+from supervisors import ChildSpec
+
+MIN_MEMORY = 64 << 20
+MIN_MESSAGE = 1 << 10
+MAX_MESSAGE = 1 << 30
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+class PythonConfig(Supervised, frozen=True, kw_only=True):
+    """A pool of Python worker processes; each runs one call at a time."""
+
+    LATER: ClassVar[dict[str, str]] = {
+        "min_workers": "scaling by the length of the queue",
+        "max_workers": "scaling by the length of the queue",
+        "backend": "workers on other machines",
+    }
+
+    functions: Annotated[list[str], Meta(min_length=1, max_length=1000)]
+    """What may be called: "module:name" one function, "module:*" the public functions that the module itself
+    defines."""
+    path: list[Path] = msgspec.field(default_factory=list)
+    """Folders that are put in front of the workers' sys.path."""
+    python: str = ""
+    """The interpreter (3.11 or newer, with msgspec): a file, or a name found on PATH. Absent: the daemon's own."""
+    directory: Path | None = None
+    """The workers' current folder. Absent: the daemon's."""
+    env: Annotated[list[str], Meta(max_length=1000)] = msgspec.field(default_factory=list)
+    """The environment variables that workers inherit beside PATH, HOME and LANG."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2
+    """How many processes run."""
+    preload: Annotated[list[str], Meta(max_length=100)] = msgspec.field(default_factory=list)
+    """Modules imported before the first call; others are imported when they are first called."""
+    init: str | None = None
+    """A function "module:name" without arguments that runs after preload, to load a model once."""
+    timeout: PositiveDuration = PositiveDuration("10m")
+    """The default deadline of a call. A call that is not over at its deadline is ended with its process."""
+    queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """How many calls may wait for a worker; more are refused with overloaded."""
+    queue_size: Size = Size("256MiB")
+    """How many bytes of arguments may wait for a worker; more are refused with overloaded."""
+    max_message: Size = Size("8MiB")
+    """The largest arguments and the largest result of one call; larger ones are refused with too_large."""
+    max_memory: Size | None = Size("1GiB")
+    """The resident memory of one process and what it started. A call that goes over it ends with MemoryError."""
+    limit_address_space: bool = True
+    """Limits the address space of a process to max_memory as well, so that most calls that ask for too much get their
+    MemoryError in time. Turn it off for libraries that reserve far more memory than they use."""
+    max_calls: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = 10_000
+    """A process is replaced after so many calls."""
+    max_age: PositiveDuration | None = None
+    """An idle process is replaced at about this age (10 % more or less). Absent: never."""
+    start_timeout: PositiveDuration = PositiveDuration("2m")
+    """How long preload and init may take together."""
+    kill_grace: Duration = Duration("1s")
+    """How long a process that is ended by SIGTERM has before SIGKILL."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    """How far the processes stand back when the processors are busy."""
+    quarantine_deaths: Annotated[int, Meta(ge=1, le=1000)] = 3
+    """A function whose calls ended so many processes within quarantine_within is refused for quarantine_for."""
+    quarantine_within: PositiveDuration = PositiveDuration("1m")
+    """The window in which such deaths are counted."""
+    quarantine_for: PositiveDuration = PositiveDuration("5m")
+    """How long such a function is refused, unless the method `release` lets it go earlier."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(pattern_error(pattern), key=f"functions[{index}]")
+            for index, pattern in enumerate(self.functions)
+            if not is_pattern(pattern)
+        ]
+        problems += [
+            Problem(f"{module!r} is no name of a module", key=f"preload[{index}]")
+            for index, module in enumerate(self.preload)
+            if not is_module(module)
+        ]
+        problems += [
+            Problem(f"{name!r} is no name of an environment variable", key=f"env[{index}]")
+            for index, name in enumerate(self.env)
+            if not _VARIABLE.fullmatch(name)
+        ]
+        if self.init is not None and (not is_pattern(self.init) or self.init.endswith("*")):
+            problems.append(Problem(f'{self.init!r} is not "module:name"', key="init"))
+        if self.max_memory is not None and self.max_memory < MIN_MEMORY:
+            problems.append(
+                Problem(f"max_memory ({self.max_memory}) is smaller than {MIN_MEMORY >> 20}MiB", key="max_memory")
+            )
+        if not MIN_MESSAGE <= self.max_message <= MAX_MESSAGE:
+            problems.append(Problem(f"max_message ({self.max_message}) is not from 1KiB to 1GiB", key="max_message"))
+        if self.queue_size < self.max_message:
+            problems.append(
+                Problem(
+                    f"queue_size ({self.queue_size}) is smaller than max_message ({self.max_message})", key="queue_size"
+                )
+            )
+        if problems:
+            raise ExceptionGroup("python", problems)
+
+
+def interpreter(python: str, config_dir: Path) -> str:
+    """Return the interpreter's file; a name with a slash starts from the configuration's folder. Never switches."""
+    if not python:
+        return sys.executable
+    file = shutil.which(config_dir / Path(python).expanduser() if "/" in python else python)
+    if file is None:
+        raise Problem(f"there is no program {python!r} that can be run", key="python")
+    return os.path.abspath(file)  # noqa: PTH100 - not resolved: a virtual environment is known by the link it is called by
+
+
+def settings_of(name: str, config: PythonConfig, context: Context) -> Settings:
+    """Return what the pool and its workers go by. Never switches."""
+    limit = config.max_memory if config.limit_address_space else None
+    return Settings(
+        pool=name,
+        command=Command(interpreter(config.python, context.config_dir), config.directory, environment(config.env)),
+        setup=Setup(
+            path=[str(folder) for folder in config.path],
+            functions=list(config.functions),
+            preload=list(config.preload),
+            init=config.init,
+            max_message=int(config.max_message),
+            address_space=None if limit is None else int(limit),
+            nice=config.nice,
+        ),
+        workers=config.workers,
+        timeout_s=float(config.timeout),
+        queue_calls=config.queue,
+        queue_bytes=int(config.queue_size),
+        max_message=int(config.max_message),
+        max_memory=None if config.max_memory is None else int(config.max_memory),
+        max_calls=config.max_calls,
+        max_age_s=None if config.max_age is None else float(config.max_age),
+        start_timeout_s=float(config.start_timeout),
+        kill_grace_s=float(config.kill_grace),
+        quarantine_deaths=config.quarantine_deaths,
+        quarantine_within_s=float(config.quarantine_within),
+        quarantine_for_s=float(config.quarantine_for),
+    )
+
+
+def plan(name: str, config: Any, context: Context) -> Plan:
+    """Plan the pool's part of the tree: its workers, then the front under the pool's own name. Never switches."""
+    settings = settings_of(name, config, context)
+    workers = [
+        ChildSpec(
+            id=f"worker-{index}",
+            start=Worker,
+            kwargs={"settings": settings, "index": index},
+            name=settings.worker_name(index),
+            shutdown=settings.kill_grace_s + REAP_S + 1.0,
+        )
+        for index in range(1, settings.workers + 1)
+    ]
+    front = ChildSpec(id="front", start=PythonPool, kwargs={"settings": settings}, name=name)
+    return Plan([*workers, front], exports_of_pool(AllowList(config.functions)), settings.timeout_s)
+
+
+INTEGRATION = Integration("python", PythonConfig, plan)

@@ -1,0 +1,445 @@
+"""The program that a worker process runs, and the messages that it exchanges with the daemon.
+
+The daemon starts it as a fresh interpreter (`python -P -s child.py FD PARENT_PID`), so this file imports nothing of
+ours: only the standard library and msgspec. FD is one end of a socket pair. A message is a 4-byte length (big endian)
+and that many bytes of msgpack. The daemon sends one Setup, then one Call at a time; the process answers the Setup with
+Ready or SetupFailed and each Call with Returned, Raised or Declined. Nothing is ever unpickled.
+
+The process ends when its socket does, and the kernel kills it when the daemon's hub thread is gone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import traceback
+from collections import deque
+from collections.abc import Mapping, Sequence, Set, ValuesView
+from types import ModuleType
+from typing import Any, Literal, cast
+
+try:
+    import msgspec
+except ModuleNotFoundError:
+    sys.stderr.write(f"{sys.executable} has no msgspec, which a worker needs: install msgspec there\n")
+    sys.exit(78)
+
+HEADER_BYTES = 4
+#: The number of msgpack's extension type for a numpy array; its payload is a file in numpy's own .npy format.
+ARRAY_EXT = 1
+MAX_MESSAGE_CHARS = 2000
+MAX_TRACEBACK_CHARS = 8000
+MAX_TRACEBACK_FRAMES = 25
+MAX_NAMES_LISTED = 50
+MAX_NPY_HEADER_BYTES = 70_000
+#: The kernel's out-of-memory killer takes a worker before it takes the daemon.
+OOM_SCORE_ADJUST = 500
+PR_SET_PDEATHSIG = 1
+SIGKILL = 9
+
+
+class Setup(msgspec.Struct, tag="setup", array_like=True):
+    """The first message: limits, where modules are found, what may be called, what to load before the first call."""
+
+    path: list[str]
+    functions: list[str]
+    preload: list[str]
+    init: str | None
+    max_message: int
+    address_space: int | None
+    nice: int
+
+
+class Call(msgspec.Struct, tag="call", array_like=True):
+    """Call `function` ("module:name"); `arrays` says how numpy arrays of the result travel."""
+
+    id: int
+    function: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    arrays: Literal["list", "ext"]
+
+
+class Ready(msgspec.Struct, tag="ready", array_like=True):
+    """Everything is loaded; calls are welcome."""
+
+    python: str
+
+
+class SetupFailed(msgspec.Struct, tag="setup_failed", array_like=True):
+    """A preloaded module or the init function raised; the process ends by itself."""
+
+    doing: str
+    error: str
+    message: str
+    traceback: str
+
+
+class Returned(msgspec.Struct, tag="returned", array_like=True):
+    """The function's result."""
+
+    id: int
+    value: Any
+
+
+class Raised(msgspec.Struct, tag="raised", array_like=True):
+    """The function raised, or its result cannot be sent; the process lives."""
+
+    id: int
+    error: str
+    message: str
+    traceback: str
+
+
+class Declined(msgspec.Struct, tag="declined", array_like=True):
+    """The call was not made, or (too_large) its result was not sent; the process lives."""
+
+    id: int
+    code: Literal["not_found", "forbidden", "invalid_arguments", "too_large"]
+    message: str
+    started: bool
+
+
+ToChild = Setup | Call
+FromChild = Ready | SetupFailed | Returned | Raised | Declined
+
+
+class Decline(Exception):
+    """Raised inside to answer with Declined."""
+
+    def __init__(self, code: Literal["not_found", "forbidden", "invalid_arguments", "too_large"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def describe(error: BaseException, skip_frames: int = 0) -> tuple[str, str, str]:
+    """Return an exception's type, message and traceback as bounded text, whatever its own methods do."""
+    kind = type(error)
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    trace = error.__traceback__
+    for _ in range(skip_frames):
+        trace = trace.tb_next if trace is not None else None
+    try:
+        message = str(error)
+    except Exception as second:  # noqa: BLE001 - foreign __str__
+        message = f"(its __str__ raised {type(second).__name__})"
+    try:
+        lines = traceback.format_exception(kind, error, trace, limit=-MAX_TRACEBACK_FRAMES)
+        text = "".join(lines)
+    except Exception as second:  # noqa: BLE001 - foreign attributes, or no memory left
+        text = f"(no traceback: {type(second).__name__})"
+    if len(text) > MAX_TRACEBACK_CHARS:
+        half = MAX_TRACEBACK_CHARS // 2
+        text = f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return name, message[:MAX_MESSAGE_CHARS], text
+
+
+def is_public_function(value: object, module: str) -> bool:
+    """Tell whether `module:*` covers this value: a function, defined in that very module."""
+    import inspect
+
+    return inspect.isroutine(value) and getattr(value, "__module__", None) == module
+
+
+class Functions:
+    """Finds what a call names, importing its module at the first call of one of its functions."""
+
+    def __init__(self, patterns: list[str]) -> None:
+        self._patterns = frozenset(patterns)
+        self._found: dict[str, tuple[Any, Any]] = {}
+
+    def find(self, function: str) -> tuple[Any, Any]:
+        """Return the function and its signature (None where it has none); raises Decline, or what the import raises."""
+        found = self._found.get(function)
+        if found is None:
+            found = self._found[function] = self._load(function)
+        return found
+
+    def _load(self, function: str) -> tuple[Any, Any]:
+        import inspect
+
+        module_name, _, name = function.partition(":")
+        exact, any_of_module = function in self._patterns, f"{module_name}:*" in self._patterns
+        if name.startswith("_") or not (exact or any_of_module):
+            raise Decline(
+                "forbidden", f"function {function} is not allowed; allowed: {', '.join(sorted(self._patterns))}"
+            )
+        importlib.invalidate_caches()
+        module = importlib.import_module(module_name)
+        value: Any = getattr(module, name, None)
+        # Naming one function is a decision of whoever wrote the configuration, so it may come from elsewhere (a
+        # built-in, a re-export); the star covers only what the module itself defines.
+        if not (callable(value) if exact else is_public_function(value, module_name)):
+            raise Decline("not_found", self._missing(module, module_name, name, exact))
+        try:
+            signature = inspect.signature(value)
+        except (ValueError, TypeError):
+            signature = None
+        return value, signature
+
+    @staticmethod
+    def _missing(module: ModuleType, module_name: str, name: str, exact: bool) -> str:
+        if exact:
+            return f"module {module_name} has no function {name}"
+        public = sorted(
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_") and is_public_function(value, module_name)
+        )
+        listed = ", ".join(public[:MAX_NAMES_LISTED]) or "none"
+        return f"module {module_name} defines no public function {name}; it defines: {listed}"
+
+
+class Codec:
+    """Encodes what functions return and decodes what they are given; knows numpy without importing it."""
+
+    def __init__(self) -> None:
+        self._arrays = "list"
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=self._plain, decimal_format="string")
+        self._decoder = msgspec.msgpack.Decoder(ToChild, ext_hook=self._from_ext)
+
+    def encode(self, message: FromChild, arrays: str = "list") -> bytearray:
+        """Return the whole frame, length included."""
+        self._arrays = arrays
+        frame = bytearray(HEADER_BYTES)
+        self._encoder.encode_into(message, frame, HEADER_BYTES)
+        frame[:HEADER_BYTES] = (len(frame) - HEADER_BYTES).to_bytes(HEADER_BYTES, "big")
+        return frame
+
+    def decode(self, payload: bytearray) -> ToChild:
+        """Return the message; arrays are views of `payload`, which must not be used again."""
+        message: ToChild = self._decoder.decode(payload)
+        return message
+
+    def _plain(self, value: Any) -> Any:
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and isinstance(value, numpy.ndarray):
+            if self._arrays == "ext":
+                return msgspec.msgpack.Ext(ARRAY_EXT, array_to_npy(value))
+            return (value.astype(str) if value.dtype.kind == "M" else value).tolist()
+        if numpy is not None and isinstance(value, numpy.generic):
+            item = str(value) if value.dtype.kind == "M" else value.item()
+            # Long doubles have no Python type of their own and come back as they were.
+            return float(value) if isinstance(item, numpy.generic) else item
+        for plain in (str, int, float):
+            if isinstance(value, plain):
+                return plain(value)
+        if isinstance(value, Mapping):
+            return dict(value)
+        if isinstance(value, Sequence | Set | ValuesView | deque):
+            return list(value)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        raise TypeError(f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be sent")
+
+    @staticmethod
+    def _from_ext(code: int, data: memoryview) -> Any:
+        if code != ARRAY_EXT:
+            raise ValueError(f"msgpack extension type {code} is not known, only {ARRAY_EXT}, a numpy array")
+        return array_from_npy(data)
+
+
+def array_to_npy(array: Any) -> bytes:
+    """Return a numpy array in the .npy format; raises ValueError for arrays of objects, which would need pickle."""
+    import io
+
+    from numpy.lib import format as npy
+
+    file = io.BytesIO()
+    npy.write_array(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def array_from_npy(data: memoryview) -> Any:
+    """Return the numpy array of a .npy payload as a view of `data`, without a copy; never unpickles."""
+    import io
+
+    import numpy as np
+    from numpy.lib import format as npy
+
+    head = io.BytesIO(data[:MAX_NPY_HEADER_BYTES])
+    version = npy.read_magic(head)
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f".npy version {version[0]}.{version[1]} is not known; send 1.0 or 2.0")
+    shape, fortran_order, dtype = readers[version](head)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects cannot be sent")
+    flat = np.frombuffer(data[head.tell() :], dtype=dtype, count=-1)
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+class Connection:
+    """The process's end of the socket pair."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        # The pair was made by a cooperative parent and so is non-blocking; this side waits in the kernel.
+        self._socket.setblocking(True)
+        self._socket.set_inheritable(False)
+        self._owner = os.getpid()
+
+    def receive(self) -> bytearray | None:
+        """Return the next message's bytes, or None when the daemon has closed its end."""
+        header = self._exactly(HEADER_BYTES)
+        return None if header is None else self._exactly(int.from_bytes(header, "big"))
+
+    def _exactly(self, size: int) -> bytearray | None:
+        buffer = bytearray(size)
+        view, got = memoryview(buffer), 0
+        while got < size:
+            count = self._socket.recv_into(view[got:])
+            if count == 0:
+                return None
+            got += count
+        return buffer
+
+    def send(self, frame: bytearray) -> None:
+        """Send one whole frame."""
+        # A function that forked and let both processes return must not answer twice.
+        if os.getpid() != self._owner:
+            os._exit(0)
+        self._socket.sendall(frame)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; end at once when it has ended."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def limit(setup: Setup) -> None:
+    """Apply the limits that a process can set for itself; the daemon watches the rest from outside."""
+    import resource
+
+    # A core file of a killed worker would hold its arguments, and writing it takes seconds.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if setup.address_space is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (setup.address_space, setup.address_space))
+    if setup.nice:
+        os.nice(setup.nice)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
+            file.write(str(OOM_SCORE_ADJUST))
+    except OSError:
+        pass
+
+
+def prepare(setup: Setup) -> SetupFailed | Ready:
+    """Load what is to be loaded before the first call."""
+    limit(setup)
+    sys.path[:0] = setup.path
+    doing = "start"
+    try:
+        for module in setup.preload:
+            doing = f"import {module}"
+            importlib.import_module(module)
+        if setup.init is not None:
+            doing = f"init function {setup.init}"
+            module, _, name = setup.init.partition(":")
+            getattr(importlib.import_module(module), name)()
+    except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
+        return SetupFailed(doing, *describe(error, skip_frames=1))
+    return Ready(".".join(map(str, sys.version_info[:3])))
+
+
+def call(functions: Functions, request: Call) -> Returned | Raised | Declined:
+    """Make one call; every exception of the function, SystemExit included, becomes an answer."""
+    started = False
+    try:
+        function, signature = functions.find(request.function)
+        if signature is not None:
+            try:
+                signature.bind(*request.args, **request.kwargs)
+            except TypeError as error:
+                raise Decline("invalid_arguments", f"function {request.function}{signature}: {error}") from None
+        started = True
+        return Returned(request.id, function(*request.args, **request.kwargs))
+    except Decline as error:
+        return Declined(request.id, error.code, str(error)[:MAX_MESSAGE_CHARS], False)
+    except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
+        return Raised(request.id, *describe(error, skip_frames=1 if started else 0))
+
+
+def encode(codec: Codec, answer: Returned | Raised | Declined, arrays: str, max_message: int) -> bytearray:
+    """Return the frame of an answer, or of the error that says why this answer cannot be sent."""
+    try:
+        frame = codec.encode(answer, arrays)
+        size = len(frame) - HEADER_BYTES
+        if size <= max_message:
+            return frame
+        del frame
+        message = f"the result is {size} bytes, the limit is {max_message} bytes; return less, or raise max_message"
+        return codec.encode(Declined(answer.id, "too_large", message, True))
+    except Exception as error:  # noqa: BLE001 - foreign values: whatever their encoding raises, their owner must hear of it
+        name, message, text = describe(error)
+        return codec.encode(Raised(answer.id, name, f"the result cannot be sent: {message}"[:MAX_MESSAGE_CHARS], text))
+
+
+def flush() -> None:
+    """Let what the function printed reach the log before its result reaches the caller."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+def serve(connection: Connection) -> None:
+    """Serve calls, one at a time, until the daemon closes its end."""
+    codec = Codec()
+    payload = connection.receive()
+    if payload is None:
+        return
+    setup = cast(Setup, codec.decode(payload))
+    outcome = prepare(setup)
+    flush()
+    connection.send(codec.encode(outcome))
+    if isinstance(outcome, SetupFailed):
+        return
+    functions = Functions(setup.functions)
+    while (payload := connection.receive()) is not None:
+        request_id = msgspec.msgpack.decode(payload, type=CallHead).id
+        try:
+            request = cast(Call, codec.decode(payload))
+        except Exception as error:  # noqa: BLE001 - an array that does not decode; the caller must hear of it
+            message = f"an argument cannot be decoded: {error}"[:MAX_MESSAGE_CHARS]
+            connection.send(codec.encode(Declined(request_id, "invalid_arguments", message, False)))
+            continue
+        arrays = request.arrays
+        answer = call(functions, request)
+        del payload, request
+        flush()
+        frame = encode(codec, answer, arrays, setup.max_message)
+        # Neither a result nor the frames of a traceback may live until the next call.
+        del answer
+        connection.send(frame)
+        del frame
+
+
+class CallHead(msgspec.Struct, tag="call", array_like=True):
+    """The part of a Call that can always be decoded; longer arrays are accepted."""
+
+    id: int
+
+
+def main() -> None:
+    """Run the process: FD and PARENT_PID are its arguments."""
+    die_with_parent(int(sys.argv[2]))
+    connection = Connection(int(sys.argv[1]))
+    sys.argv[1:] = []
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    serve(connection)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""A call on its way through a pool, what front and workers tell each other, and what they count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from actors.workers.process import Command
+from runtime.measure import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from actors.workers.child import Setup
+    from runtime.promise import Promise
+    from runtime.ref import Ref
+
+State = Literal["starting", "idle", "busy", "ending"]
+STATES: tuple[State, ...] = ("starting", "idle", "busy", "ending")
+KILL_REASONS = ("deadline", "cancelled", "memory", "start_timeout")
+RECYCLE_REASONS = ("max_calls", "max_age", "memory")
+
+WORKERS = Gauge("pool_workers", "child processes by state", ("actor", "state"))
+RESIDENT = Gauge("pool_resident_bytes", "resident memory of the child processes and what they started", ("actor",))
+KILLS = Counter("pool_kills_total", "child processes that were killed on purpose, by reason", ("actor", "reason"))
+RECYCLES = Counter("pool_recycles_total", "idle child processes that were replaced, by reason", ("actor", "reason"))
+QUEUED = Gauge("pool_queue_calls", "calls that wait for a worker", ("actor",))
+WAITED = Histogram("pool_wait_seconds", "how long calls waited for a worker", ("actor",))
+RAN = Histogram("pool_call_seconds", "how long calls ran in a worker", ("actor",))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pool and its workers go by; times in seconds, sizes in bytes, None where there is no limit."""
+
+    pool: str
+    command: Command
+    setup: Setup
+    workers: int
+    timeout_s: float
+    queue_calls: int
+    queue_bytes: int
+    max_message: int
+    max_memory: int | None
+    max_calls: int | None
+    max_age_s: float | None
+    start_timeout_s: float
+    kill_grace_s: float
+    quarantine_deaths: int
+    quarantine_within_s: float
+    quarantine_for_s: float
+
+    def worker_name(self, index: int) -> str:
+        return f"{self.pool}/worker-{index}"
+
+    def declare(self) -> None:
+        """Make every series of this pool exist. Never switches."""
+        for state in STATES:
+            WORKERS.declare(self.pool, state)
+        for reason in KILL_REASONS:
+            KILLS.declare(self.pool, reason)
+        for reason in RECYCLE_REASONS:
+            RECYCLES.declare(self.pool, reason)
+        for instrument in (RESIDENT, QUEUED, WAITED, RAN):
+            instrument.declare(self.pool)
+
+
+class Job:
+    """One call: its frame, ready to be sent, and the promise of whoever asked for it."""
+
+    __slots__ = ("frame", "function", "id", "promise", "queued_at", "started")
+
+    def __init__(self, id: int, function: str, frame: bytearray, promise: Promise, queued_at: float) -> None:
+        self.id = id
+        self.function = function
+        self.frame = frame
+        self.promise = promise
+        self.queued_at = queued_at
+        self.started = False  # from the moment a process was sent it
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.function} {len(self.frame)} bytes>"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The front gives a worker a job."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """The front, new itself, asks a worker for its state."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker tells its front where it stands; `problem` is why it could not start.
+
+    `received` counts the jobs it was ever given: a worker that says idle and has not received the last one is not.
+    """
+
+    worker: str
+    ref: Ref
+    state: State
+    received: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The caller of a job gave up."""
+
+    job: Job

@@ -1,0 +1,320 @@
+"""The front of a pool of Python workers: admits calls, keeps them in line, gives each to an idle worker. It stays free.
+
+The line is first come, first served, bounded in calls and in bytes; who gave up leaves it. The worker answers the
+caller itself; the front hears from its workers only where they stand. A function whose calls keep ending workers is
+quarantined, so that it cannot take the pool down with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+from actors.workers import child
+from actors.workers.functions import AllowList
+from actors.workers.job import QUEUED, WAITED, Abandoned, Announce, Job, Run, Settings, State, WorkerState
+from actors.workers.process import encode
+from actors.workers.worker import WorkerDied
+from config.secret import redact
+from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, TooLarge, Unavailable
+from runtime import clock, events
+from runtime.actor import Actor
+from runtime.exports import Exported, Param
+from runtime.messages import Call
+from runtime.names import whereis
+from runtime.promise import ActorUnavailable
+from runtime.reasons import Crashed
+from runtime.ref import Ref
+from runtime.signals import Down, monitor
+
+RETRY_AFTER_S = 1.0
+#: how many functions are watched for ending workers; the one watched longest is forgotten first
+MAX_WATCHED_FUNCTIONS = 1000
+
+
+def exports_of_pool(functions: AllowList) -> dict[str, Exported]:
+    """Return what the wire may call on a pool's front. Never switches."""
+    name = Param(str, doc='the function as "module:name"')
+    return {
+        "call": Exported.make(
+            "call",
+            f"Call a Python function in a worker process and return its result. Allowed: {functions}",
+            {
+                "function": name,
+                "args": Param(list[Any], required=False, doc="positional arguments"),
+                "kwargs": Param(dict[str, Any], required=False, doc="arguments by name"),
+                "arrays": Param(
+                    str,
+                    required=False,
+                    doc='numpy arrays of the result: "list" (default), or "ext" for msgpack extension type '
+                    f"{child.ARRAY_EXT}",
+                ),
+            },
+        ),
+        "release": Exported.make(
+            "release", "Let a quarantined function be called again; true when it was quarantined", {"function": name}
+        ),
+    }
+
+
+@dataclass(slots=True)
+class _Known:
+    """A worker as the front knows it."""
+
+    ref: Ref
+    state: State
+    given: int
+    job: Job | None = None
+
+
+class PythonPool(Actor):
+    """The front; it is registered under the pool's own name."""
+
+    inspectable = ("settings",)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self._functions = AllowList(settings.setup.functions)
+        self.exports = exports_of_pool(self._functions)
+        self._line: OrderedDict[int, Job] = OrderedDict()
+        self._line_bytes = 0
+        self._last_id = 0
+        self._workers: dict[str, _Known] = {}
+        self._idle: deque[str] = deque()
+        self._problems: dict[str, str] = {}
+        self._deaths: OrderedDict[str, deque[float]] = OrderedDict()
+        self._quarantined: dict[str, float] = {}
+
+    def on_start(self) -> None:
+        self.settings.declare()
+        QUEUED.set(0, self.settings.pool)
+        for index in range(1, self.settings.workers + 1):
+            worker = whereis(self.settings.worker_name(index))
+            if worker is not None:
+                worker.post(Announce())
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def on_call(self, call: Call) -> object:
+        if call.method == "call":
+            self._call(**call.args)
+            return None
+        if call.method == "release":
+            return self._release(self._functions.check(call.args.get("function")))
+        raise NotFound(f"{self.settings.pool} has no method {call.method}, it has: {', '.join(self.exports)}")
+
+    def _call(
+        self,
+        function: object = None,
+        args: list[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        arrays: str = "list",
+    ) -> None:
+        name = self._functions.check(function)
+        if arrays not in ("list", "ext"):
+            raise InvalidArguments(f'arrays must be "list" or "ext", found {arrays!r}')
+        self._refuse_what_cannot_run(name)
+        self._last_id += 1
+        frame = self._frame(child.Call(self._last_id, name, args or [], kwargs or {}, arrays))  # type: ignore[arg-type]
+        self._refuse_what_has_no_room(len(frame))
+        promise = self.defer()
+        if promise.deadline is None:
+            promise.deadline = clock.now() + self.settings.timeout_s
+            promise.expire_at_deadline()
+        if promise.done:
+            return
+        job = Job(self._last_id, name, frame, promise, clock.now())
+        promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        self._line[job.id] = job
+        self._line_bytes += len(frame)
+        self._hand_out()
+
+    def _frame(self, call: child.Call) -> bytearray:
+        try:
+            frame = encode(call)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidArguments(f"an argument of {call.function} cannot be sent: {error}") from None
+        if len(frame) > self.settings.max_message:
+            raise TooLarge(
+                f"the arguments of {call.function} are {len(frame)} bytes, the limit is {self.settings.max_message} "
+                "bytes; send less, or raise max_message"
+            )
+        return frame
+
+    def _refuse_what_cannot_run(self, function: str) -> None:
+        pool = self.settings.pool
+        until = self._quarantined.get(function)
+        if until is not None:
+            left_s = until - clock.now()
+            if left_s > 0:
+                raise Unavailable(
+                    f"{function} is quarantined for {left_s:.0f} s more, it ended {self.settings.quarantine_deaths} "
+                    f"workers; mend it, then call {pool}.release",
+                    actor=pool,
+                    retry_after_s=left_s,
+                )
+            self._release(function)
+        if self._none_can_start():
+            raise self._no_worker()
+
+    def _refuse_what_has_no_room(self, size: int) -> None:
+        settings = self.settings
+        if len(self._line) >= settings.queue_calls or self._line_bytes + size > settings.queue_bytes:
+            raise Overloaded(
+                f"{len(self._line)} calls of {self._line_bytes} bytes wait for the {settings.workers} workers of "
+                f"{settings.pool}, the limit is {settings.queue_calls} calls of {settings.queue_bytes} bytes; "
+                "come back later",
+                actor=settings.pool,
+                retry_after_s=RETRY_AFTER_S,
+            )
+
+    def _hand_out(self) -> None:
+        while self._idle and self._line:
+            _, job = self._line.popitem(last=False)
+            self._line_bytes -= len(job.frame)
+            if job.promise.done:
+                continue
+            known = self._workers[self._idle.popleft()]
+            known.state, known.job = "busy", job
+            known.given += 1
+            try:
+                known.ref.tell(Run(job))
+            except ActorUnavailable:  # its Down is on the way
+                known.job = None
+                self._put_first(job)
+                continue
+            WAITED.observe(clock.now() - job.queued_at, self.settings.pool)
+        QUEUED.set(len(self._line), self.settings.pool)
+
+    def _put_first(self, job: Job) -> None:
+        self._line[job.id] = job
+        self._line.move_to_end(job.id, last=False)
+        self._line_bytes += len(job.frame)
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    def on_receive(self, message: object) -> None:
+        if isinstance(message, WorkerState):
+            self._hear(message)
+        elif isinstance(message, Abandoned):
+            job = self._line.pop(message.job.id, None)
+            if job is not None:
+                self._line_bytes -= len(job.frame)
+                QUEUED.set(len(self._line), self.settings.pool)
+        else:
+            super().on_receive(message)
+
+    def _hear(self, news: WorkerState) -> None:
+        known = self._workers.get(news.worker)
+        if known is None or known.ref is not news.ref:
+            if not news.ref.is_alive() and news.problem is None:
+                return
+            known = self._workers[news.worker] = _Known(news.ref, news.state, news.received)
+            monitor(news.ref)
+        if news.problem is not None:
+            self._problems[news.worker] = news.problem
+            if self._none_can_start():
+                self._turn_away(self._no_worker())
+            return
+        if known.job is not None and known.job.promise.done:
+            known.job = None
+        if news.received < known.given:
+            return  # sent before the last job reached it
+        known.state, known.given = news.state, news.received
+        if news.worker in self._idle:
+            self._idle.remove(news.worker)
+        if news.state == "idle":
+            self._problems.pop(news.worker, None)
+            self._idle.append(news.worker)
+            self._hand_out()
+
+    def on_down(self, down: Down) -> None:
+        name = next((name for name, known in self._workers.items() if known.ref is down.ref), None)
+        if name is None:
+            return
+        known = self._workers.pop(name)
+        if name in self._idle:
+            self._idle.remove(name)
+        job = known.job
+        if job is None:
+            return
+        if not job.started:
+            self._put_first(job)
+            self._hand_out()
+        elif isinstance(down.reason, Crashed) and isinstance(down.reason.exception, WorkerDied):
+            self._count_death(job.function)
+
+    def _none_can_start(self) -> bool:
+        return len(self._problems) >= self.settings.workers
+
+    def _no_worker(self) -> Unavailable:
+        name, problem = next(iter(self._problems.items()))
+        return Unavailable(
+            f"no worker of {self.settings.pool} can start; {name}: {problem}",
+            actor=self.settings.pool,
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    # -- quarantine ---------------------------------------------------------------------------------------------------
+
+    def _count_death(self, function: str) -> None:
+        settings, now = self.settings, clock.now()
+        deaths = self._deaths.setdefault(function, deque(maxlen=settings.quarantine_deaths))
+        self._deaths.move_to_end(function)
+        if len(self._deaths) > MAX_WATCHED_FUNCTIONS:
+            self._deaths.popitem(last=False)
+        deaths.append(now)
+        if len(deaths) == settings.quarantine_deaths and now - deaths[0] <= settings.quarantine_within_s:
+            self._quarantined[function] = now + settings.quarantine_for_s
+            events.publish("worker.function_quarantined", actor=settings.pool, function=function)
+            for job in [job for job in self._line.values() if job.function == function]:
+                try:
+                    self._refuse_what_cannot_run(function)
+                except Unavailable as refusal:
+                    del self._line[job.id]
+                    self._line_bytes -= len(job.frame)
+                    job.promise.reject(refusal)
+            QUEUED.set(len(self._line), settings.pool)
+
+    def _release(self, function: str) -> bool:
+        self._deaths.pop(function, None)
+        was = self._quarantined.pop(function, None) is not None
+        if was:
+            events.publish("worker.function_released", actor=self.settings.pool, function=function)
+        return was
+
+    # -- the rest -----------------------------------------------------------------------------------------------------
+
+    def on_stop(self) -> None:
+        self._turn_away(self._ending())
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        self._turn_away(self._ending())
+
+    def _ending(self) -> Unavailable:
+        return Unavailable(
+            f"{self.settings.pool} is stopping or restarting", actor=self.settings.pool, retry_after_s=RETRY_AFTER_S
+        )
+
+    def _turn_away(self, refusal: Unavailable) -> None:
+        line, self._line, self._line_bytes = self._line, OrderedDict(), 0
+        QUEUED.set(0, self.settings.pool)
+        for job in line.values():
+            job.promise.reject(refusal)
+
+    def status(self) -> dict[str, Any]:
+        """Return what operators see. Never switches."""
+        states = [known.state for known in self._workers.values()]
+        now = clock.now()
+        return {
+            "workers": self.settings.workers,
+            **{state: states.count(state) for state in ("starting", "idle", "busy", "ending")},
+            "queued": len(self._line),
+            "queued_bytes": self._line_bytes,
+            "functions": list(self._functions.patterns),
+            "problems": {name: redact(problem) for name, problem in self._problems.items()},
+            "quarantined": {name: math.ceil(until - now) for name, until in self._quarantined.items() if until > now},
+        }

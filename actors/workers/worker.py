@@ -1,0 +1,419 @@
+"""The actor that owns one child process: it hands it one job at a time and ends it when it must be ended.
+
+Decisions. The actor never waits: what the process says, its end, the caller's giving up and the checks of its memory
+are messages. So it can always be stopped, and its state is always readable.
+
+A process that ends by itself is a crash of its actor, which the supervisor heals. A process that the actor ends (a
+deadline, a cancel, recycling) is a routine event: the actor replaces it in place. That costs no restart intensity,
+keeps the actor's name and counters, and cannot race with a supervisor that is itself restarting or stopping the pool,
+as terminate_child would.
+
+Whatever ends the actor, the monitor's callback kills the process and answers the job in hand.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from actors.workers import child
+from actors.workers.job import (
+    KILLS,
+    RAN,
+    RECYCLES,
+    RESIDENT,
+    WORKERS,
+    Abandoned,
+    Announce,
+    Job,
+    Run,
+    Settings,
+    State,
+    WorkerState,
+)
+from actors.workers.process import Exit, WorkerProcess, encode
+from config.secret import redact
+from regrow.protocol.errors import (
+    ActorDown,
+    Cancelled,
+    ExecutionError,
+    Forbidden,
+    InvalidArguments,
+    NotFound,
+    RegrowError,
+    TooLarge,
+)
+from runtime import clock, events
+from runtime.actor import Actor
+from runtime.names import whereis
+from runtime.reasons import Crashed
+from runtime.signals import Down, monitor
+
+CHECK_S = 0.5
+AGE_VARIANCE = 0.1
+#: after SIGKILL a process is gone within milliseconds, unless it hangs in the kernel
+REAP_S = 2.0
+
+_DECLINED: dict[str, type[RegrowError]] = {
+    "not_found": NotFound,
+    "forbidden": Forbidden,
+    "invalid_arguments": InvalidArguments,
+    "too_large": TooLarge,
+}
+
+
+class WorkerDied(Exception):
+    """The process ended though nobody ended it."""
+
+
+class WorkerCannotStart(Exception):
+    """The process ended before it was ready for calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The process of this generation sent a message."""
+
+    generation: int
+    message: child.FromChild
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The process of this generation ended."""
+
+    generation: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class StartOverdue:
+    """The process of this generation should have been ready by now."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillNow:
+    """The process of this generation should have ended by now."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Time to look at memory and age."""
+
+
+class Worker(Actor):
+    """Owns one child process and answers the callers of the jobs that its front gives it."""
+
+    inspectable = ("settings",)
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self._name = settings.worker_name(index)
+        self._generation = 0
+        self._process: WorkerProcess | None = None
+        self._exit: Exit | None = None
+        self._state: State | None = None
+        self._job: Job | None = None  # what the process works on
+        self._next: deque[Job] = deque()  # given by a front that did not know yet that the process is being replaced
+        self._received = 0
+        self._job_began_at = 0.0
+        self._problem: str | None = None
+        self._calls = 0
+        self._calls_in_all = 0
+        self._rss = 0
+        self._lifetime_s = float("inf")
+        self._timers: dict[str, clock.Timer] = {}
+
+    def on_start(self) -> None:
+        # Before anything that may fail: from here on no process can outlive this actor.
+        monitor(self.ref, self._after_end)
+        self._spawn()
+        self._set_timer("check", CHECK_S, Check())
+
+    def on_receive(self, message: object) -> None:
+        match message:
+            case Said(generation, said) if generation == self._generation:
+                self._hear(said)
+            case Run(job):
+                self._received += 1
+                self._next.append(job)
+                if self._state == "idle":
+                    self._be_idle()
+            case Abandoned(job) if job is self._job:
+                self._kill_call("cancelled" if isinstance(job.promise.error, Cancelled) else "deadline")
+            case Check():
+                self._check()
+            case Ended(generation, exit) if generation == self._generation:
+                self._process_ended(exit)
+            case KillNow(generation) if generation == self._generation:
+                self._kill_now()
+            case StartOverdue(generation) if generation == self._generation:
+                self._give_up_start()
+            case Announce():
+                self._tell_front()
+            case Said() | Abandoned() | Ended() | KillNow() | StartOverdue():
+                pass  # of a process or a job that is no longer ours
+            case _:
+                super().on_receive(message)
+
+    # -- the process --------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        settings = self.settings
+        self._generation += 1
+        generation, post = self._generation, self.ref.post
+        self._process = self._exit = self._problem = None
+        self._process = WorkerProcess(
+            settings.command,
+            max_message=settings.max_message,
+            on_message=lambda message: post(Said(generation, message)),
+            on_exit=lambda exit: post(Ended(generation, exit)),
+            on_line=self._print,
+        )
+        self._process.send(encode(settings.setup))
+        self._calls = 0
+        if settings.max_age_s is not None:
+            # Workers that were started together must not all be replaced at once.
+            self._lifetime_s = settings.max_age_s * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
+        self._set_timer("start", settings.start_timeout_s, StartOverdue(generation))
+        self._become("starting")
+        events.publish("worker.started", actor=self._name, pid=self._process.pid)
+
+    def _hear(self, said: child.FromChild) -> None:
+        if isinstance(said, child.Ready):
+            if self._state == "starting":
+                self._cancel_timer("start")
+                self._be_idle()
+        elif isinstance(said, child.SetupFailed):
+            self._problem = redact(f"{said.doing} raised {said.error}: {said.message}")
+        elif self._state == "busy" and self._job is not None and said.id == self._job.id:
+            self._finish(self._job, said)
+        elif self._state == "busy" and self._process is not None:
+            self._process.break_off("answered a call that it was not given, something in it writes to its socket")
+
+    def _process_ended(self, exit: Exit) -> None:
+        self._exit = exit
+        self._cancel_timer("start")
+        self._cancel_timer("kill")
+        if self._state == "ending":
+            self._spawn()
+            return
+        if self._state == "starting":
+            problem = self._problem or f"its process {exit}{_last_words(exit)}"
+            self._problem = problem
+            self._tell_front()
+            raise WorkerCannotStart(f"{self._name} cannot start: {problem}")
+        doing = f" while it worked on {self._job.function}" if self._state == "busy" and self._job is not None else ""
+        raise WorkerDied(f"process {exit.pid} of {self._name} {exit}{doing}{_last_words(exit)}")
+
+    def _kill_now(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _give_up_start(self) -> None:
+        if self._state == "starting":
+            self._problem = f"it was not ready within {self.settings.start_timeout_s:g} s"
+            KILLS.inc(self.settings.pool, "start_timeout")
+            self._kill_now()
+
+    def _end_process(self, *, at_once: bool = False) -> None:
+        process = self._process
+        if process is None:
+            return
+        grace_s = 0.0 if at_once else self.settings.kill_grace_s
+        was_idle = self._state == "idle"
+        self._become("ending")
+        if at_once:
+            process.kill()
+        elif was_idle:
+            process.close()
+            self._set_timer("kill", grace_s, KillNow(self._generation))
+        else:
+            process.terminate()
+            self._set_timer("kill", grace_s, KillNow(self._generation))
+
+    def _kill_call(self, reason: str) -> None:
+        self._job = None
+        KILLS.inc(self.settings.pool, reason)
+        events.publish("worker.killed", actor=self._name, reason=reason)
+        self._end_process(at_once=reason == "memory")
+
+    def _recycle(self, reason: str) -> None:
+        RECYCLES.inc(self.settings.pool, reason)
+        events.publish("worker.recycled", actor=self._name, reason=reason, calls=self._calls)
+        self._end_process()
+
+    # -- the job ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job) -> None:
+        process = self._process
+        assert process is not None
+        self._job = job
+        job.started = True
+        job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        self._job_began_at = clock.now()
+        self._become("busy")
+        process.send(job.frame)
+
+    def _finish(self, job: Job, said: child.Returned | child.Raised | child.Declined) -> None:
+        settings = self.settings
+        RAN.observe(clock.now() - self._job_began_at, settings.pool)
+        self._job = None
+        self._calls += 1
+        self._calls_in_all += 1
+        out_of_memory = False
+        if isinstance(said, child.Returned):
+            job.promise.resolve(said.value)
+        elif isinstance(said, child.Raised):
+            job.promise.reject(self._execution_error(job, said.error, said.message, said.traceback))
+            out_of_memory = said.error == "MemoryError"
+        else:
+            job.promise.reject(
+                _DECLINED[said.code](redact(said.message), started="yes" if said.started else "no", actor=settings.pool)
+            )
+        self._state_after_call(out_of_memory)
+
+    def _state_after_call(self, out_of_memory: bool) -> None:
+        settings = self.settings
+        self._become("idle")
+        if out_of_memory:
+            # What filled its address space may stay for ever; each later call would fail for a fault of this one.
+            self._recycle("memory")
+        elif settings.max_calls is not None and self._calls >= settings.max_calls:
+            self._recycle("max_calls")
+        else:
+            self._be_idle()
+
+    def _execution_error(self, job: Job, kind: str, message: str, traceback: str) -> ExecutionError:
+        details = {"function": job.function, "type": kind, "message": redact(message), "traceback": redact(traceback)}
+        text = f"{job.function} raised {kind}: {message}" if message else f"{job.function} raised {kind}"
+        return ExecutionError(redact(text), actor=self.settings.pool, details=details)
+
+    # -- watching -----------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        self._set_timer("check", CHECK_S, Check())
+        process, settings = self._process, self.settings
+        if process is None or self._state == "ending":
+            return
+        self._measure(process.rss_bytes() or 0)
+        if settings.max_memory is not None and self._rss > settings.max_memory:
+            if self._state == "busy" and self._job is not None:
+                message = f"the process used {self._rss} bytes, the limit is {settings.max_memory} bytes"
+                self._job.promise.reject(self._execution_error(self._job, "MemoryError", message, ""))
+                self._kill_call("memory")
+            elif self._state == "idle":
+                self._recycle("memory")
+        elif self._state == "idle" and clock.now() - process.started_at > self._lifetime_s:
+            self._recycle("max_age")
+
+    def _measure(self, rss: int) -> None:
+        RESIDENT.add(rss - self._rss, self.settings.pool)
+        self._rss = rss
+
+    def _print(self, stream: str, line: str) -> None:
+        events.publish("worker.output", actor=self._name, stream=stream, line=line)
+
+    def status(self) -> dict[str, Any]:
+        """Return what operators see. Never switches."""
+        process, job = self._process, self._job
+        return {
+            "state": self._state,
+            "pid": process.pid if process is not None else None,
+            "calls": self._calls_in_all,
+            "rss_bytes": self._rss,
+            "age_s": round(clock.now() - process.started_at, 1) if process is not None else None,
+            "function": job.function if job is not None else None,
+            "problem": self._problem,
+        }
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+
+    def _be_idle(self) -> None:
+        self._become("idle")
+        while self._next:
+            job = self._next.popleft()
+            if not job.promise.done:
+                self._begin(job)
+                return
+        self._tell_front()
+
+    def _become(self, state: State) -> None:
+        pool = self.settings.pool
+        if self._state is not None:
+            WORKERS.add(-1, pool, self._state)
+        WORKERS.add(1, pool, state)
+        self._state = state
+        if state in ("starting", "ending"):
+            self._tell_front()
+
+    def _tell_front(self) -> None:
+        front = whereis(self.settings.pool)
+        if front is not None and self._state is not None:
+            front.post(WorkerState(self._name, self.ref, self._state, self._received, self._problem))
+
+    def _set_timer(self, name: str, delay_s: float, message: object) -> None:
+        self._cancel_timer(name)
+        self._timers[name] = self.send_after(delay_s, message)
+
+    def _cancel_timer(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def on_stop(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if self._state == "busy":
+            process.terminate()
+        else:
+            process.close()
+        if not process.wait(self.settings.kill_grace_s):
+            process.kill()
+            process.wait(REAP_S)
+
+    def _after_end(self, down: Down) -> None:
+        """Leave nothing behind, whatever ended the actor; runs in the hub."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._state is not None:
+            WORKERS.add(-1, self.settings.pool, self._state)
+            self._state = None
+        self._measure(0)
+        process, job = self._process, self._job
+        if process is not None:
+            process.kill()
+        if job is not None and job.started and not job.promise.done:
+            job.promise.reject(self._actor_down(job, down))
+
+    def _actor_down(self, job: Job, down: Down) -> ActorDown:
+        reason = down.reason
+        details: dict[str, Any] = {"function": job.function, "worker": self._name}
+        how = f"was stopped ({reason.kind})"
+        if self._exit is not None:
+            how = str(self._exit)
+            details |= self._exit.details()
+        return ActorDown(
+            f"the process of {self._name} {how} while it worked on {job.function}",
+            started="yes",
+            actor=self.settings.pool,
+            crash_id=reason.crash_id if isinstance(reason, Crashed) else None,
+            details=details,
+        )
+
+
+def _last_words(exit: Exit) -> str:
+    lines = [line for line in exit.stderr if line]
+    fatal = next((index for index, line in enumerate(lines) if line.startswith("Fatal Python error")), None)
+    told = lines[-3:] if fatal is None else lines[fatal : fatal + 3]
+    return f"; last on stderr: {' | '.join(told)}" if told else ""
