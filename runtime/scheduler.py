@@ -1,0 +1,332 @@
+"""Who runs when: runners from a pool carry the actors that have messages; an idle actor owns no greenlet.
+
+Decisions. An ask of an idle actor switches straight into a runner and gets control straight back with the answer, without
+the hub. Everything else goes through `ready`, drained by one hub callback. `budget` counts the messages since the event
+loop last looked at its sockets and timers; it is refilled by a prepare watcher, which runs after gevent's callbacks and
+before the poll, and adapts so that one slice lasts about SLICE_S: that bounds how long any load of messages can keep
+timers and sockets waiting. The same watcher gives a deadline timer to the asks whose actor did not answer at once, so the
+ones that were answered at once never paid for a timer.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from gevent.monkey import get_original
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from regrow.protocol.errors import RegrowError
+from runtime import clock
+from runtime.promise import Promise, call_back, wake
+from runtime.reasons import KILLED, Crashed, Ignore, Stop
+
+if TYPE_CHECKING:
+    from runtime.ref import Ref
+
+SLICE_S = 0.005
+MIN_BUDGET, MAX_BUDGET = 32, 20_000
+MAX_IDLE_RUNNERS = 1000
+START_COST = 4  # a start costs about as much as so many messages
+SWEEP_S = 0.25
+STUCK_AFTER_S = 1.0
+
+STARTING, ALIVE, SUSPENDED, DEAD = 0, 1, 2, 3
+
+get_ident = get_original("_thread", "get_ident")
+HUB_THREAD = get_ident()
+hub = get_hub()
+run_callback = hub.loop.run_callback
+run_callback_threadsafe = hub.loop.run_callback_threadsafe
+hub_switch = hub.switch
+_log = logging.getLogger("regrow.actor")
+
+
+class Killed(GreenletExit):
+    """Thrown into the runner of an actor that has been killed; the actor is dead already."""
+
+
+class _State:
+    """What the hot paths share; one object, because its slots are cheaper than module globals of another module."""
+
+    __slots__ = ("allowance", "budget", "handed", "idle", "ready", "runners", "scheduled", "slice_began", "sweeping")
+
+    def __init__(self) -> None:
+        self.ready: deque[Ref] = deque()  # actors with messages and no runner, each once
+        self.idle: list[Runner] = []
+        self.runners: set[Runner] = set()  # every living runner, for the sweep
+        self.handed: list[Promise] = []  # asks handed straight to a runner, not answered yet
+        self.budget = 500
+        self.allowance = 500
+        self.scheduled = False
+        self.sweeping = False
+        self.slice_began = clock.now()
+
+
+class Runner(greenlet):
+    """A greenlet that carries one actor after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(parent=hub)
+        self.ref: Ref | None = None
+        self.reply: Promise | None = None
+        self.message: Any = None
+        self.seen: tuple[Ref, int, float] | None = None  # the sweep's note: actor, messages it had handled, since when
+        S.runners.add(self)
+
+    def run(self, ref: Ref) -> None:  # noqa: C901, PLR0912, PLR0915 - the one hot loop: a call per step would cost more than the step
+        state, ready, idle, specials = S, S.ready, S.idle, SPECIAL
+        while True:
+            hand_back: Any = None
+            handled = 0
+            self.ref = ref
+            ref.runner = self
+            if ref.state == STARTING:
+                handled = START_COST
+                hand_back = _start(self, ref)
+            elif ref.state == SUSPENDED and ref.extras is not None:
+                ref.extras.serve_urgent(ref)
+            box = ref.mailbox
+            while box and ref.state == ALIVE and hand_back is None:  # whoever waits for a start goes first
+                try:
+                    receive = ref.actor.on_receive
+                    while box:
+                        if handled >= state.budget:
+                            break
+                        handled += 1
+                        message, reply = box.popleft()
+                        self.message = message
+                        if reply is not None:
+                            if reply.done:  # its caller gave up: deadline or cancel
+                                ref.skipped(reply)
+                                continue
+                            reply.started = True
+                        self.reply = reply
+                        if ref.extras is not None:
+                            ref.extras.began(message)
+                        special = specials.get(message.__class__)
+                        value = receive(message) if special is None else special(ref, message)
+                        ref.handled += 1
+                        if ref.extras is not None:
+                            ref.extras.ended(None)
+                        if reply is not None and not reply.done and reply.owner is None:
+                            reply.value = value
+                            reply.done = True
+                            if reply.timer is not None:
+                                reply.timer.cancel()
+                            if reply.waiter is not None:
+                                if hand_back is None and not box:
+                                    hand_back = reply.waiter
+                                    reply.waiter = None
+                                else:
+                                    run_callback(wake, reply)
+                            elif reply.callback is not None:
+                                call_back(reply)
+                        if ref.state != ALIVE:
+                            break
+                except BaseException as error:  # noqa: BLE001 - the actor loop: whatever escapes a handler becomes an exit reason
+                    _escaped(self, ref, error)
+                if handled >= state.budget:
+                    break
+            self.message = self.reply = self.ref = None
+            state.budget -= handled
+            if ref.runner is self:
+                ref.runner = None
+                if box and ref.state != DEAD:
+                    ref.wake_up()
+            if hand_back is None and ready and state.budget > 0:
+                ref = ready.popleft()
+                continue
+            if len(idle) >= MAX_IDLE_RUNNERS:
+                state.runners.discard(self)
+                if hand_back is not None:
+                    run_callback(hand_back.switch)
+                return
+            idle.append(self)
+            ref = hand_back.switch() if hand_back is not None else hub_switch()
+
+    def __repr__(self) -> str:
+        return f"<Runner of {self.ref!r}>"
+
+
+S = _State()
+SPECIAL: dict[type, Any] = {}
+"""Message classes that the machine handles itself: `handler(ref, message) -> reply`; filled by runtime.actor."""
+
+
+def _start(runner: Runner, ref: Ref) -> Any:
+    """Make the actor and run its on_start; return the greenlet to hand control back to, if it waits for the start."""
+    promise = ref.start_promise
+    assert promise is not None
+    runner.reply = None
+    try:
+        ref.construct()
+    except BaseException as error:  # noqa: BLE001 - the actor loop: a failed start is an exit reason too
+        if ref.state != DEAD:
+            ref.start_failed(error)
+        error.__traceback__ = _without_runner_frames(error)
+    else:
+        if ref.state == STARTING:  # else it was killed while it started
+            ref.state = ALIVE
+            promise.value = ref
+            promise.done = True
+    waiter = promise.waiter
+    if waiter is not None and promise.done:
+        promise.waiter = None
+        return waiter
+    if promise.callback is not None:
+        call_back(promise)
+    return None
+
+
+def _without_runner_frames(error: BaseException) -> Any:
+    """Drop the runner's own frame, so that a kept exception does not keep the runner's locals alive."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code in _RUNNER_CODE:
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _escaped(runner: Runner, ref: Ref, error: BaseException) -> None:
+    """Decide what an exception that left a handler means: an answer, an orderly stop, or a crash."""
+    error.__traceback__ = _without_runner_frames(error)
+    reply = runner.reply
+    if ref.state == DEAD:  # it was killed; the exception is the kill, or what the handler made of it
+        return
+    if isinstance(error, RegrowError):
+        ref.handled += 1
+        if ref.extras is not None:
+            ref.extras.ended(error)
+        if reply is not None:
+            reply.reject(error)
+        return
+    if isinstance(error, Stop):
+        ref.handled += 1
+        if ref.extras is not None:
+            ref.extras.ended(None)
+        if reply is not None and reply.owner is None:
+            reply.resolve(error.reply)
+        ref.stop_now(error.reason)
+        return
+    if isinstance(error, Killed):
+        ref.end(KILLED)
+        return
+    if isinstance(error, Ignore):
+        error = RuntimeError("Ignore was raised in a handler, it belongs in __init__ or on_start")
+    if ref.extras is not None:
+        ref.extras.ended(error)
+    ref.crash(Crashed(error), runner.message)
+
+
+_RUNNER_CODE = frozenset({Runner.run.__code__, _start.__code__})
+
+
+def take_runner() -> Runner:
+    """Return a runner that waits to be switched to with a ref. Never switches."""
+    return S.idle.pop() if S.idle else Runner()
+
+
+def schedule(ref: Ref) -> None:
+    """Put an actor that has messages and no runner in line. Never switches."""
+    ref.runner = QUEUED
+    S.ready.append(ref)
+    if not S.scheduled:
+        S.scheduled = True
+        run_callback(_drain)
+
+
+def _drain() -> None:
+    """Hand ready actors to runners until none is left or the slice is spent; runs in the hub."""
+    state, ready, idle = S, S.ready, S.idle
+    state.scheduled = False
+    while ready and state.budget > 0:
+        ref = ready.popleft()
+        (idle.pop() if idle else Runner()).switch(ref)
+    # What is left over waits for the prepare watcher, which refills the budget after the loop served its sockets.
+
+
+def _before_poll() -> None:
+    """End the slice: refill the budget, time the asks still open, look after long handlers; runs once per loop turn."""
+    state = S
+    now = clock.now()
+    if state.budget <= 0:
+        spent = now - state.slice_began
+        wanted = int(state.allowance * SLICE_S / spent) if spent > 0 else MAX_BUDGET
+        state.allowance = max(MIN_BUDGET, min(wanted, 2 * state.allowance, MAX_BUDGET))
+    state.budget = state.allowance
+    state.slice_began = now
+    if state.handed:
+        for promise in state.handed:
+            promise.expire_at_deadline()
+        state.handed.clear()
+        if not state.sweeping:
+            start_sweep()
+    if state.ready and not state.scheduled:
+        state.scheduled = True
+        _next_slice.start(_drain)  # a callback added here, after gevent ran its own, would not keep the poll from blocking
+
+
+QUEUED: Any = object()
+"""Stands in `ref.runner` while the actor waits in `ready`."""
+
+_next_slice = hub.loop.timer(0)
+_watcher = hub.loop.prepare(ref=False, priority=hub.loop.MINPRI)
+_watcher.start(_before_poll)
+
+
+def start_sweep() -> None:
+    """Look every SWEEP_S seconds after handlers that outlive their limits, while any runner is held. Never switches."""
+    S.sweeping = True
+    clock.after(SWEEP_S, _sweep)
+
+
+def _sweep() -> None:
+    """End, as a crash, a handler that outlived both its request's deadline and its actor's own timeout."""
+    now = clock.now()
+    held = False
+    for runner in list(S.runners):
+        ref = runner.ref
+        if ref is None:
+            continue
+        held = True
+        seen = runner.seen
+        if seen is None or seen[0] is not ref or seen[1] != ref.handled:
+            runner.seen = (ref, ref.handled, now)
+        elif ref.state == DEAD:
+            if now - seen[2] > STUCK_AFTER_S:
+                ref.report_stuck(runner)
+                runner.seen = (ref, ref.handled, float("inf"))
+        elif ref.state != STARTING and ref.timeout_s is not None and now - seen[2] >= ref.timeout_s:
+            reply = runner.reply
+            if reply is None or reply.done or reply.deadline is None or now >= reply.deadline:
+                ref.overran(runner, now - seen[2])
+    if held:
+        clock.after(SWEEP_S, _sweep)
+    else:
+        S.sweeping = False
+
+
+def throw_killed(runner: Runner, ref: Ref) -> None:
+    """Unwind the handler of a dead actor, if that runner still carries it; runs in the hub."""
+    if runner.ref is ref and not runner.dead:
+        runner.throw(Killed())
+
+
+def current_ref() -> Ref | None:
+    """Return the actor on whose behalf the calling greenlet runs, or None outside of actors. Never switches."""
+    me = getcurrent()
+    return me.ref if me.__class__ is Runner else None  # type: ignore[attr-defined, no-any-return]
+
+
+def current_promise() -> Promise | None:
+    """Return the request that the calling actor works on, or None. Never switches."""
+    me = getcurrent()
+    return me.reply if me.__class__ is Runner else None  # type: ignore[attr-defined, no-any-return]
+
+
+def report(context: object) -> None:
+    """Report the exception in flight to the hub's handler, for edges that must go on. Never switches."""
+    hub.handle_error(context, *sys.exc_info())
