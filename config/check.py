@@ -312,7 +312,8 @@ def describe(kind: Any) -> str:
         choices = [_quoted(choice) if isinstance(choice, str) else _written(choice) for choice in get_args(bare)]
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
-        return f"a table of {', '.join(field.encode_name for field in msgspec.structs.fields(bare))}"
+        keys = [field.encode_name for field in msgspec.structs.fields(bare)]
+        return f"a table with the key{'' if len(keys) == 1 else 's'} {', '.join(keys)}"
     if origin in _LISTS or bare in _LISTS:
         item = item_type(bare)
         return "a list" if item in (Any, object) else f"a list, each item {describe(item)}"

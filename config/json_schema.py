@@ -40,7 +40,7 @@ def json_schema(integrations: Mapping[str, IntegrationType]) -> dict[str, Any]:
         table = made.struct(integration.config)
         table = {
             **table,
-            "properties": {"type": {"const": word, "description": _doc(integration.config)}, **table["properties"]},
+            "properties": {"type": {"const": word}, **table["properties"]},
             "required": ["type", *table.get("required", [])],
         }
         made.definitions[f"integration.{word}"] = table
@@ -109,7 +109,9 @@ class _Schema:
                 if default is not None and not isinstance(default, (msgspec.Struct, Secret)):
                     schema = {**schema, "default": _plain(default)}
             properties[field.encode_name] = schema
-        table: dict[str, Any] = {"type": "object", "description": _doc(cls), "properties": properties}
+        table: dict[str, Any] = {"type": "object", "properties": properties}
+        if doc := _doc(cls):
+            table["description"] = doc
         if required:
             table["required"] = required
         if cls.__struct_config__.forbid_unknown_fields:
@@ -134,7 +136,7 @@ class _Schema:
             members = [self.value(member) for member in get_args(bare) if member is not types.NoneType]
             return {**(members[0] if len(members) == 1 else {"anyOf": members}), **bounded}
         if origin is Literal:
-            return {"enum": list(get_args(bare)), **bounded}
+            return {"anyOf": [{"enum": list(get_args(bare)), **bounded}, VARIABLE]}
         if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
             return {**self.reference(bare), **bounded}
         if (origin or bare) in (dict, Mapping):
@@ -157,12 +159,18 @@ class _Schema:
         elif bare in _DATES:
             own = {"type": "string", "format": _DATES[bare]}
         elif isinstance(bare, type):
-            own = {"type": "string"}
-            if pattern := getattr(bare, "PATTERN", None):
-                own["pattern"] = pattern
-            if issubclass(bare, Size):
-                return {"anyOf": [{**own, **bounded}, {"type": "integer", "minimum": 0}, VARIABLE]}
+            return {**self.written(bare), **bounded}
         return {"anyOf": [{**own, **bounded}, VARIABLE]}
+
+    def written(self, cls: type) -> dict[str, Any]:
+        """A type of ours with a written form, such as Duration: described once, referred to everywhere."""
+        own: dict[str, Any] = {"type": "string"}
+        if pattern := getattr(cls, "PATTERN", None):
+            own["pattern"] = pattern
+        forms = [own, {"type": "integer", "minimum": 0}, VARIABLE] if issubclass(cls, Size) else [own, VARIABLE]
+        key = f"{cls.__module__}.{cls.__qualname__}"
+        self.definitions[key] = {"title": str(getattr(cls, "EXPECTED", cls.__name__)), "anyOf": forms}
+        return {"$ref": f"#/$defs/{key}"}
 
 
 _LIST_TYPES: Final = (list, tuple, set, frozenset)
@@ -198,7 +206,7 @@ def _plain(value: Any) -> Any:
 
 
 def _doc(cls: type) -> str:
-    return " ".join((inspect.getdoc(cls) or "").split())
+    return " ".join((cls.__dict__.get("__doc__") or "").split())
 
 
 def _field_docs(cls: type[msgspec.Struct]) -> dict[str, str]:

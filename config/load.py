@@ -6,6 +6,7 @@ goes on past its mistakes wherever it can, so that one run reports them all.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -13,7 +14,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -36,6 +37,8 @@ from config.schema import (
 from config.secret import Secret, redact
 from config.substitute import Unset, substitute
 
+T = TypeVar("T", bound=msgspec.Struct)
+
 FILE_NAME: Final = "regrow.toml"
 MAX_FILE_BYTES: Final = 4 << 20
 TABLES: Final = ("daemon", "gateway", "http", "actors", "integrations")
@@ -57,6 +60,9 @@ class IntegrationEntry(msgspec.Struct, frozen=True):
 
     type: str
     config: Any
+
+    def __repr__(self) -> str:
+        return f"IntegrationEntry({self.type!r}, {redact(repr(self.config))})"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +117,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return redact(str(value))
 
     def __repr__(self) -> str:
-        return f"Config({str(self.file)!r}, {len(self.actors)} actors, {len(self.integrations)} integrations)"
+        return f"Config({str(self.file)!r}, actors={list(self.actors)}, integrations={list(self.integrations)})"
 
 
 def find(explicit: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Path:
@@ -173,13 +179,31 @@ def load(
     actors = {name: checker.table(ActorEntry, table, ("actors", name)) for name, table in actor_tables.items()}
     entries = _integrations(tree.get("integrations", {}), integrations, checker)
     _names_once(tree, report)
-    folders = daemon.path if daemon is not INVALID else []
-    classes = _classes(actor_tables, actors, folders, is_actor, checker)
+    folders = _folders(tree.get("daemon"), file.parent, checker)
+    classes = {} if folders is None else _classes(actor_tables, actors, folders, is_actor, checker)
+    if gateway is not INVALID and gateway.curve is not None and not gateway.curve.secret_key_file.is_file():
+        report.add(
+            ("gateway", "curve", "secret_key_file"),
+            "missing_file",
+            "there is no such file",
+            found=str(gateway.curve.secret_key_file),
+            expected="the file with the server's secret key",
+        )
     report.raise_if_any()
     return Config(
         file=file, daemon=daemon, gateway=gateway, http=http, actors=actors, integrations=entries, classes=classes,
         templates=templates,
     )  # fmt: skip
+
+
+def load_table(cls: type[T], data: Mapping[str, Any], folder: Path, *, environ: Mapping[str, str] | None = None) -> T:
+    """One table by itself, checked and converted as in a file of that folder. Raises ConfigErrors."""
+    report = Report(str(folder / FILE_NAME))
+    tree = copy.deepcopy(dict(data))
+    substitute(tree, os.environ if environ is None else environ, report)
+    made = Checker(report, folder).table(cls, tree, ())
+    report.raise_if_any()
+    return cast(T, made)
 
 
 def _read(file: Path) -> str:
@@ -286,6 +310,23 @@ def _integrations(tables: Any, types: Mapping[str, IntegrationType], checker: Ch
         else:
             rest = {key: value for key, value in table.items() if key != "type"}
             made[name] = IntegrationEntry(str(kind), checker.table(types[kind].config, rest, path))
+    return made
+
+
+def _folders(table: Any, folder: Path, checker: Checker) -> list[Path] | None:
+    """The folders of daemon.path, also when another key of its table is wrong; None when there is no telling."""
+    written = table.get("path", ["."]) if isinstance(table, dict) else ["."]
+    attempt = Checker(Report(checker.report.file), folder)
+    folders = attempt.value(list[Path], written, ("daemon", "path"))
+    if folders is INVALID:
+        return None  # reported by the check of the table
+    made: list[Path] = list(folders)
+    for index, each in enumerate(made):
+        if not each.is_dir():
+            checker.report.add(
+                ("daemon", "path", index), "missing_file", "there is no such folder", found=str(each),
+                expected="a folder with modules",
+            )  # fmt: skip
     return made
 
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 import msgspec
 from msgspec import Meta
 
-from config.secret import Secret
+from config.secret import Secret, redact
 
 RESERVED_NAMES: Final = frozenset(
     {"store", "gateway", "http", "jobs", "webhooks", "actors", "integrations", "supervisors"}
@@ -84,7 +84,9 @@ def _bytes(text: str) -> int:
         fixed = {unit.lower(): unit for unit in ("KiB", "MiB", "GiB", "TiB", "MB", "GB", "TB")}
         loose = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]+)", text)
         if loose and loose[2].lower() in fixed:
-            raise ValueError(f'write "{loose[1]}{fixed[loose[2].lower()]}"')
+            unit = fixed[loose[2].lower()]
+            binary = f' or "{loose[1]}{unit[0]}iB"' if len(unit) == 2 else ""
+            raise ValueError(f'write "{loose[1]}{unit}"{binary}')
         raise ValueError("")
     size = Decimal(match[1]) * _UNITS_BYTES[match[2]]
     if size % 1:
@@ -272,6 +274,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What every table is: immutable, keys by name only, unknown keys refused."""
 
     LATER: ClassVar[dict[str, str]] = {}
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__)
+        return redact(f"{type(self).__name__}({shown})")
 
 
 Jitter = Annotated[float, Meta(ge=0.0, le=1.0)]
