@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import pytest
 
+from tests.support.daemon import Daemon
 from tests.support.http_peer import HttpPeer, RawPeer
+from tests.support.processes import ChildFailed
 from tests.support.servers.postgres import PostgresDatabase, PostgresServer
 from tests.support.servers.redis import RedisServer
 
@@ -70,3 +73,48 @@ def raw_peer() -> Iterator[RawPeer]:
     peer.start()
     yield peer
     peer.stop()
+
+
+class StartDaemon(Protocol):
+    """What the fixture `daemon` gives: call it, as often as need be, to start a daemon."""
+
+    def __call__(
+        self,
+        toml: str = "",
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        ready: bool = True,
+        measured: bool = True,
+    ) -> Daemon: ...
+
+
+@pytest.fixture
+def daemon() -> Iterator[StartDaemon]:
+    """Start real daemons; see `tests.support.daemon`."""
+    started: list[Daemon] = []
+
+    def start(
+        toml: str = "",
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        ready: bool = True,
+        measured: bool = True,
+    ) -> Daemon:
+        made = Daemon(toml, env=env, files=files, measured=measured)
+        started.append(made)
+        made.start(*arguments, ready=ready)
+        return made
+
+    yield start
+    failures: list[str] = []
+    for made in reversed(started):
+        # Shown by pytest when the test failed.
+        print(f"--- log of {made!r}\n{made.log}")
+        try:
+            made.close()
+        except ChildFailed as failure:
+            failures.append(str(failure))
+    if failures:
+        pytest.fail("\n".join(failures), pytrace=False)

@@ -27,7 +27,7 @@ def unprivileged_user() -> pwd.struct_passwd | None:
 
 def make_folder(kind: str, user: pwd.struct_passwd | None) -> Path:
     """Make a folder (mode 0700) for a server of this process; folders of dead test runs are removed on the way."""
-    _sweep()
+    sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}-{os.getpid()}-{kind}-"))
     if user is not None:
         os.chown(folder, user.pw_uid, user.pw_gid)
@@ -39,7 +39,8 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep() -> None:
+def sweep() -> None:
+    """Remove the folders of test runs that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}-*-*-*"):
         owner = folder.name.removeprefix(f"{_PREFIX}-").split("-", 1)[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)) and folder.stat().st_uid in _own_users():

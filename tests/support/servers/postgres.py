@@ -197,11 +197,14 @@ class PostgresServer:
         user = self._runs_as
         if user is None or self._try(["postgres", "--version"]):
             return
-        copied = self._folder / "pginstall"
-        shutil.copytree(self.programs.parent, copied, symlinks=True)
-        for path in (copied, *copied.rglob("*")):
+        package = self.programs.parents[1]
+        # A wheel's programs find its libraries by their relative place, beside the package.
+        for source in (package, package.with_name(f"{package.name}.libs")):
+            if source.is_dir():
+                shutil.copytree(source, self._folder / source.name, symlinks=True)
+        for path in self._folder.rglob("*"):
             os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-        self.programs = copied / "bin"
+        self.programs = self._folder / self.programs.relative_to(package.parent)
 
     def _try(self, command: list[str]) -> bool:
         try:
