@@ -1,0 +1,416 @@
+"""The actor that owns one connection: it runs one operation at a time and is the only one to know how its connection fares.
+
+What may go wrong is decided here, in one ladder (`_perform`): a connection that broke before the statement left is made anew and the
+statement sent; one that broke later is repeated for read-only operations and otherwise answered with connection_error; what the
+database rolled back for reasons of concurrency is tried again; the rest is the caller's.
+
+A lost connection is a state, not a crash: the actor reports `waiting` to its pool and, when it is one of those that are kept open,
+connects again with growing pauses. A request that reaches a waiting connection tries at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+from gevent import Greenlet
+
+from actors.database import metrics
+from actors.database.engine import REPEATABLE, Engine, Interrupted, Lost, Stale
+from actors.database.operation import Operation, Values
+from actors.resilience.breaker import Permit, Settled
+from actors.resilience.circuit import Outcome
+from regrow.protocol.errors import Cancelled, ConnectionFailed, DatabaseError, RegrowError, TimedOut
+from runtime import clock, events
+from runtime.actor import Actor
+from runtime.names import whereis
+from runtime.promise import AskTimeout, Promise
+from runtime.ref import Ref
+
+#: how long after the deadline a cut off statement may take to end before its connection is dropped
+GRACE_S = 2.0
+#: what follows a cut off statement: the server's word that it is ready again
+SETTLE_S = 2.0
+#: classes of SQLSTATE that speak of the server's state and not of the statement
+_SERVER_IS_SICK = ("08", "53", "57", "58", "F0", "XX")
+REPEAT_BASE_S = 0.01
+REPEAT_MAX_S = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One operation on its way: from the pool's queue to a connection and back."""
+
+    operation: Operation
+    rows: list[Values]
+    #: the caller's, settled exactly once by whoever comes first
+    promise: Promise
+    #: when the statement is cut off: the caller's deadline or the operation's own timeout
+    deadline: float
+    queued_at: float
+    #: set by the connection while it works; called in the hub when the caller gives up
+    cut: Callable[[], object] | None = None
+    #: sent back to the pool because its connection could not be made
+    returned: bool = False
+
+    def abandoned(self) -> None:
+        """Tell the connection, if one works on it, that nobody waits any more. Never switches."""
+        if self.cut is not None:
+            self.cut()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run this job; answered with its result."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Connect, unless connected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Look whether the connection still lives: another one of the pool was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Report to the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Look after the idle connection: age, health, surplus."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a connection tells its pool, whenever it is free again."""
+
+    index: int
+    ref: Ref
+    state: str
+    lost: bool
+    error: str | None
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSettings:
+    """What all connections of one pool have in common."""
+
+    pool: str
+    engine: Callable[[], Engine]
+    #: connections up to this number are opened at the start and kept open
+    min_size: int
+    connect_timeout_s: float
+    max_lifetime_s: float
+    max_idle_s: float
+    check_interval_s: float
+    retries: int
+    backoff_base_s: float = 0.1
+    backoff_max_s: float = 30.0
+    #: the engine of each connection, so that a successor finds what a killed predecessor left open
+    engines: dict[int, Engine] = field(default_factory=dict)
+
+
+class Connection(Actor):
+    """One connection of a pool, `index` from 1; parts find it as `<pool>/connection-<index>`."""
+
+    timeout = 120.0
+
+    def __init__(self, settings: ConnectionSettings, index: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.index = index
+        self.engine = settings.engine()
+        self.state = "closed"
+        self.statements = 0
+        self.last_error: str | None = None
+        self._kept = index <= settings.min_size
+        self._failures = 0
+        self._retry: clock.Timer | None = None
+        self._opened_at = self._used_at = clock.now()
+        # pool members that were opened together shall not all be replaced together
+        self._lifetime_s = settings.max_lifetime_s * random.uniform(0.9, 1.0)
+        self._cutting: Greenlet | None = None
+        self._cut_by: str | None = None
+
+    # -- hooks
+
+    def on_start(self) -> None:
+        """Clear away what a predecessor left, and begin; the start never waits for the database."""
+        left = self.settings.engines.pop(self.index, None)
+        if left is not None:
+            left.discard()
+        self.settings.engines[self.index] = self.engine
+        if self._kept:
+            self.state = "waiting"
+            self.ref.post(Open())
+        self._announce()
+        self.send_after(self.settings.check_interval_s, Tick())
+
+    def on_stop(self) -> None:
+        self.settings.engines.pop(self.index, None)
+        self.engine.close()
+
+    def on_failure(self, *_error: object) -> None:
+        self.settings.engines.pop(self.index, None)
+        self.engine.discard()
+
+    def status(self) -> dict[str, Any]:
+        """Return the connection's state; `error` is the last loss. Never switches."""
+        detail: dict[str, Any] = {"state": self.state, "statements": self.statements}
+        if self.state in ("idle", "busy"):
+            detail["server"] = self.engine.version
+            detail["open_s"] = round(clock.now() - self._opened_at, 1)
+        if self.last_error is not None:
+            detail["error"] = self.last_error
+        return detail
+
+    def on_receive(self, message: object) -> Any:
+        """Take the pool's messages; jobs are answered, the rest ends in a report. Switches greenlets."""
+        if isinstance(message, Run):
+            return self._run(message.job)
+        if isinstance(message, Open):
+            if not self.engine.is_open:
+                self._try_open()
+        elif isinstance(message, Check):
+            if self.engine.is_open and not self.engine.is_alive():
+                self._lose("the server ended the connection")
+        elif isinstance(message, Tick):
+            self._look_after()
+            self.send_after(self.settings.check_interval_s, Tick())
+        elif not isinstance(message, Announce):
+            return super().on_receive(message)
+        self._announce()
+        return None
+
+    # -- one job
+
+    def _run(self, job: Job) -> Any:
+        if job.promise.done:
+            self._announce()
+            return None
+        self.state = "busy"
+        job.cut = self._cut_by_caller
+        try:
+            return self._guarded(job)
+        except RegrowError:
+            raise
+        except BaseException:
+            # killed, or a fault of ours: the statement may still run, so nobody may use this connection again
+            self.engine.discard()
+            raise
+        finally:
+            job.cut = None
+            self._used_at = clock.now()
+            if self.engine.is_open:
+                self.state = "idle"
+            elif self.state == "busy":
+                self.state = "closed"
+            self._announce()
+
+    def _guarded(self, job: Job) -> Any:
+        """Run the job with the breaker's permit, where there is a breaker, and tell it what the outcome says of the server."""
+        breaker = whereis(f"{self.settings.pool}/breaker")
+        if breaker is None:
+            return self._perform(job)
+        granted = breaker.ask(Permit(), timeout=max(0.0, job.deadline - clock.now()))
+        outcome: Outcome = "unknown"
+        try:
+            answer = self._perform(job)
+            outcome = "ok"
+            return answer
+        except RegrowError as error:
+            outcome = self._outcome(error)
+            raise
+        finally:
+            if breaker.is_alive():
+                breaker.post(Settled(granted, outcome))
+
+    def _outcome(self, error: RegrowError) -> Outcome:
+        if isinstance(error, DatabaseError):
+            sick = str(error.details.get("sqlstate") or "").startswith(_SERVER_IS_SICK)
+            return "failed" if sick else "ok"
+        if isinstance(error, ConnectionFailed):
+            return "failed"
+        if isinstance(error, AskTimeout | TimedOut | Cancelled):
+            # a slow statement is its own fault as long as the server obeyed and cut it off
+            return "unknown" if self.engine.is_open else "failed"
+        return "ok" if error.started == "yes" else "unknown"
+
+    def _perform(self, job: Job) -> Any:
+        repeats, repeated_after_loss, stale = 0, False, False
+        while True:
+            self._ensure_open(job)
+            try:
+                return self._cut_off_in_time(job)
+            except Lost as lost:
+                self._lose(lost.reason)
+                if repeated_after_loss or (lost.sent and not job.operation.read_only):
+                    raise self._connection_error(lost) from lost
+                repeated_after_loss = True
+            except Stale as error:
+                if stale:
+                    raise DatabaseError(
+                        f"operation {job.operation.name} failed: its prepared plan no longer fits, again",
+                        retryable=True,
+                    ) from error
+                stale = True
+            except DatabaseError as error:
+                if error.details.get("sqlstate") not in REPEATABLE or repeats >= self.settings.retries:
+                    raise
+                pause_s = min(REPEAT_MAX_S, REPEAT_BASE_S * 2**repeats) * random.uniform(0.5, 1.5)
+                if clock.now() + pause_s >= job.deadline or job.promise.done:
+                    raise
+                repeats += 1
+                metrics.REPEATS.inc(self.settings.pool)
+                clock.sleep(pause_s)
+
+    def _ensure_open(self, job: Job) -> None:
+        if self.engine.is_open:
+            if self.engine.is_alive():
+                return
+            self._lose("the server ended the connection")
+        try:
+            self._open(max(0.0, job.deadline - clock.now()))
+        except Lost as lost:
+            self._lose(lost.reason)
+            raise self._connection_error(lost) from lost
+
+    def _cut_off_in_time(self, job: Job) -> Any:
+        left_s = job.deadline - clock.now()
+        if left_s <= 0 or job.promise.done:
+            raise AskTimeout("the deadline passed before the statement was sent", started="no", retryable=True)
+        self._cut_by = None
+        self.statements += 1
+        timer = clock.after(left_s, self._cut, "deadline")
+        last_resort = gevent.Timeout(left_s + GRACE_S)
+        last_resort.start()
+        try:
+            return self.engine.run(job.operation, job.rows, left_s)
+        except Interrupted as error:
+            raise self._cut_error(job) from error
+        except gevent.Timeout as timeout:
+            if timeout is not last_resort:
+                raise
+            self._lose(f"no answer {GRACE_S:g} s after a statement was cut off")
+            raise self._cut_error(job) from None
+        finally:
+            timer.cancel()
+            last_resort.close()
+            self._settle()
+
+    def _cut_error(self, job: Job) -> RegrowError:
+        name = job.operation.name
+        if self._cut_by is None:
+            return TimedOut(f"operation {name} was cut off by the database: its own limit, or its administrator")
+        if job.promise.deadline is None or job.deadline < job.promise.deadline:
+            return TimedOut(
+                f"operation {name} took longer than its timeout of {job.operation.timeout_s or 0:g} s and was cut off"
+            )
+        return AskTimeout(f"the deadline passed while operation {name} ran, it was cut off", started="yes")
+
+    def _cut_by_caller(self) -> None:
+        self._cut("caller")
+
+    def _cut(self, why: str) -> None:
+        """In the hub: have the running statement cut off."""
+        if self._cutting is None:
+            self._cut_by = why
+            self._cutting = gevent.spawn(self.engine.interrupt, GRACE_S)
+
+    def _settle(self) -> None:
+        """After a cut: a cancel on its way must not hit the next statement, so wait for it and ask for a sign of life."""
+        cutting, self._cutting = self._cutting, None
+        if cutting is None:
+            return
+        cutting.join(GRACE_S)
+        cutting.kill(block=False)
+        if self.engine.is_open:
+            try:
+                self.engine.ping(SETTLE_S)
+            except Lost as lost:
+                self._lose(lost.reason)
+
+    # -- the connection's life
+
+    def _open(self, timeout_s: float) -> None:
+        self.engine.open(min(timeout_s, self.settings.connect_timeout_s))
+        self.state = "idle"
+        self.last_error = None
+        self._failures = 0
+        self._opened_at = self._used_at = clock.now()
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        events.publish(
+            "database.connected", actor=self.settings.pool, connection=self.index, server=self.engine.version
+        )
+
+    def _try_open(self) -> None:
+        try:
+            self._open(self.settings.connect_timeout_s)
+        except Lost as lost:
+            self._lose(lost.reason)
+        except DatabaseError as error:
+            self._lose(str(error))
+
+    def _lose(self, reason: str) -> None:
+        """Drop the connection and wait: the pool is told with the next report, kept connections try again by themselves."""
+        was_open = self.engine.is_open
+        self.engine.discard()
+        self.last_error = reason
+        self.state = "waiting"
+        if was_open:
+            metrics.LOST.inc(self.settings.pool)
+            events.publish("database.connection_lost", actor=self.settings.pool, connection=self.index, error=reason)
+            self._announce(lost=True)
+        if not self._kept:
+            return
+        settings = self.settings
+        pause_s = min(settings.backoff_max_s, settings.backoff_base_s * 2 ** min(self._failures, 16))
+        self._failures += 1
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self.send_after(pause_s * random.uniform(0.75, 1.25), Open())
+
+    def _look_after(self) -> None:
+        if not self.engine.is_open:
+            return
+        now = clock.now()
+        if now - self._opened_at >= self._lifetime_s or (
+            not self._kept and now - self._used_at >= self.settings.max_idle_s
+        ):
+            self.engine.close()
+            self.state = "closed"
+            if self._kept:
+                self._try_open()
+            return
+        try:
+            self.engine.ping(self.settings.connect_timeout_s)
+        except Lost as lost:
+            self._lose(lost.reason)
+
+    def _connection_error(self, lost: Lost) -> ConnectionFailed:
+        pool = self.settings.pool
+        if lost.sent:
+            return ConnectionFailed(
+                f"database {pool} lost the connection while the operation ran: {lost.reason}",
+                started="unknown",
+                retryable="unknown",
+            )
+        return ConnectionFailed(f"database {pool} is not connected: {lost.reason}", started="no", retry_after_s=1.0)
+
+    def _announce(self, *, lost: bool = False) -> None:
+        pool = whereis(self.settings.pool)
+        if pool is not None:
+            version = self.engine.version if self.engine.is_open else None
+            pool.post(Report(self.index, self.ref, self.state, lost, self.last_error, version))

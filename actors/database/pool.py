@@ -1,0 +1,308 @@
+"""The front of a database: takes calls under the integration's name and hands them to connections; it never waits itself.
+
+Calls that find no free connection stand in one line, first come, first served, bounded in length and in time. Which connection gets a job:
+an open idle one, the first of them, so that the last ones fall idle and close; else a closed one; else, when no connection is open at
+all, one that waits for the server, which then tries at once. So a caller of a database that is down gets the answer of a real attempt, and
+the first call after its return works.
+
+What a crash of the front loses is the line and its callers' promises, which the runtime answers; connections go on, and announce
+themselves to the next front.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from actors.database import metrics
+from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, Report, Run
+from actors.database.operation import Operation
+from regrow.protocol.errors import ConnectionFailed, Invalid, NotFound, Overloaded, Refused, RegrowError, Unavailable
+from runtime import clock
+from runtime.actor import Actor
+from runtime.exports import Exported
+from runtime.messages import Call
+from runtime.names import whereis
+from runtime.promise import ActorDied, Promise
+from runtime.ref import Ref
+from runtime.signals import Down, monitor
+
+_CONNECTED = ("idle", "busy")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """What the front goes by; times in seconds."""
+
+    name: str
+    operations: Mapping[str, Operation]
+    exports: Mapping[str, Exported]
+    size: int
+    timeout_s: float
+    queue: int
+    queue_timeout_s: float
+
+    def connection_name(self, index: int) -> str:
+        return f"{self.name}/connection-{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A job whose connection could not be made, while other connections of the pool are open."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Impatient:
+    """The first in the line may have waited long enough."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """What the front knows of one connection actor; `ref` is its present incarnation."""
+
+    index: int
+    ref: Ref | None = None
+    state: str = "absent"
+    connected: bool = False
+    error: str | None = None
+
+
+class Pool(Actor):
+    """The front of one database."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.exports = settings.exports
+        self.version: str | None = None
+        self.last_error: str | None = None
+        self._slots = [Slot(index) for index in range(1, settings.size + 1)]
+        self._line: deque[Job] = deque()
+        self._impatience: clock.Timer | None = None
+
+    # -- hooks
+
+    def on_start(self) -> None:
+        """Look for connections that are there already; whoever works announces itself when it is done."""
+        metrics.declare(self.settings.name, tuple(self.settings.operations))
+        for slot in self._slots:
+            ref = whereis(self.settings.connection_name(slot.index))
+            if ref is not None:
+                ref.post(Announce())
+        self._show()
+
+    def on_stop(self) -> None:
+        """Answer those in the line: their statements never started."""
+        for job in self._line:
+            job.promise.reject(
+                Unavailable(
+                    f"database {self.settings.name} is stopping, the operation was not started", retry_after_s=1.0
+                )
+            )
+        self._line.clear()
+
+    def on_failure(self, *_error: object) -> None:
+        self.on_stop()
+
+    def on_down(self, down: Down) -> None:
+        """Forget a connection actor that ended; its successor will report."""
+        for slot in self._slots:
+            if slot.ref is down.ref:
+                slot.ref, slot.state, slot.connected = None, "absent", False
+        self._hand_out()
+
+    def status(self) -> dict[str, Any]:
+        """Return how many connections are in which state, and who waits. Never switches."""
+        states = [slot.state for slot in self._slots]
+        detail: dict[str, Any] = {
+            "state": "up"
+            if any(slot.connected for slot in self._slots)
+            else "waiting"
+            if "waiting" in states
+            else "idle",
+            "in_use": states.count("busy"),
+            "idle": states.count("idle"),
+            "size": self.settings.size,
+            "waiting_callers": len(self._line),
+        }
+        if self.version is not None:
+            detail["server"] = self.version
+        if self.last_error is not None:
+            detail["last_error"] = self.last_error
+        return detail
+
+    def on_call(self, call: Call) -> None:
+        """Bind the arguments, then hand the job out or put it in the line; answered later. Never switches."""
+        settings = self.settings
+        operation = settings.operations.get(call.method)
+        if operation is None:
+            raise NotFound(f"database {settings.name} has no operation {call.method!r}")
+        try:
+            rows = operation.bind(call.args)
+        except RegrowError as error:
+            metrics.OPERATIONS.inc(settings.name, operation.name, _outcome(error))
+            raise
+        now = clock.now()
+        promise = self.defer()
+        deadline = now + settings.timeout_s if promise.deadline is None else promise.deadline
+        if operation.timeout_s is not None:
+            deadline = min(deadline, now + operation.timeout_s)
+        job = Job(operation, rows, promise, deadline, now)
+        promise.on_abandon = job.abandoned
+        self._line.append(job)
+        self._hand_out()
+        if self._line and self._line[-1] is job and self._too_long():
+            self._line.pop()
+            metrics.OPERATIONS.inc(settings.name, operation.name, "refused")
+            promise.reject(
+                Overloaded(
+                    f"database {settings.name} has {settings.queue} callers waiting for {settings.size} connections, "
+                    "no more are taken",
+                    retry_after_s=settings.queue_timeout_s / 2,
+                )
+            )
+
+    def on_receive(self, message: object) -> Any:
+        """Take the connections' reports. Never switches."""
+        if isinstance(message, Report):
+            self._reported(message)
+        elif isinstance(message, Returned):
+            self._line.appendleft(message.job)
+        elif isinstance(message, Impatient):
+            self._impatience = None
+        else:
+            return super().on_receive(message)
+        self._hand_out()
+        return None
+
+    # -- connections
+
+    def _reported(self, report: Report) -> None:
+        slot = self._slots[report.index - 1]
+        if slot.ref is not report.ref:
+            if not report.ref.is_alive():
+                return
+            slot.ref = report.ref
+            monitor(report.ref)
+        if report.lost:
+            # the server may be gone for all of them: those that are idle look now, not when a caller needs them
+            for other in self._slots:
+                if other is not slot and other.ref is not None and other.state == "idle":
+                    other.ref.post(Check())
+        slot.connected = report.state in _CONNECTED
+        slot.error = report.error
+        if report.error is not None and report.error != self.last_error:
+            self.last_error = report.error
+        if report.version is not None:
+            self.version = report.version
+        # in the middle of a job a report only tells of a loss; the one at its end frees the slot
+        if not (report.lost and slot.state == "busy"):
+            slot.state = report.state
+
+    def _free(self) -> Slot | None:
+        closed: Slot | None = None
+        waiting: Slot | None = None
+        for slot in self._slots:
+            if slot.state == "idle":
+                return slot
+            if slot.state == "closed":
+                closed = closed or slot
+            elif slot.state == "waiting":
+                waiting = waiting or slot
+        if closed is not None:
+            return closed
+        return None if any(slot.connected for slot in self._slots) else waiting
+
+    # -- the line
+
+    def _hand_out(self) -> None:
+        line, now = self._line, clock.now()
+        patience_s = self.settings.queue_timeout_s
+        while line:
+            job = line[0]
+            if job.promise.done:
+                line.popleft()
+                continue
+            slot = self._free()
+            if slot is not None:
+                line.popleft()
+                self._give(slot, job, now)
+            elif now - job.queued_at >= patience_s:
+                line.popleft()
+                self._refuse(job, now)
+            else:
+                break
+        if line and self._impatience is None:
+            self._impatience = self.send_after(max(0.0, line[0].queued_at + patience_s - now), Impatient())
+        self._show()
+
+    def _give(self, slot: Slot, job: Job, now: float) -> None:
+        assert slot.ref is not None
+        metrics.WAIT.observe(now - job.queued_at, self.settings.name)
+        slot.state = "busy"
+        # the connection's own deadline leaves room for cutting the statement off and waiting for the server's word
+        limit = max(job.deadline, job.promise.deadline or 0.0) + GRACE_S + SETTLE_S + GRACE_S
+        slot.ref.request(Run(job), Promise(deadline=limit, callback=lambda answer: self._answered(job, answer)))
+
+    def _answered(self, job: Job, answer: Promise) -> None:
+        """In the connection's greenlet: pass its answer on to the caller."""
+        error = answer.error
+        if isinstance(error, ConnectionFailed) and error.started == "no" and not job.returned and not job.promise.done:
+            me = whereis(self.settings.name)
+            if me is not None and any(slot.connected for slot in self._slots):
+                job.returned = True
+                me.post(Returned(job))
+                return
+        if error is not None and not isinstance(error, RegrowError):
+            error = ActorDied(
+                f"a connection of database {self.settings.name} crashed while it ran operation {job.operation.name}",
+                started="yes",
+                actor=self.settings.name,
+            )
+            error.__cause__ = answer.error
+        settings = self.settings
+        metrics.OPERATIONS.inc(settings.name, job.operation.name, _outcome(error))
+        metrics.SECONDS.observe(clock.now() - job.queued_at, settings.name, job.operation.name)
+        if error is None:
+            job.promise.resolve(answer.value)
+        else:
+            job.promise.reject(error)
+
+    def _refuse(self, job: Job, now: float) -> None:
+        settings = self.settings
+        metrics.OPERATIONS.inc(settings.name, job.operation.name, "refused")
+        waited_s = now - job.queued_at
+        if not any(slot.connected for slot in self._slots) and self.last_error is not None:
+            error: RegrowError = ConnectionFailed(
+                f"database {settings.name} is not connected: {self.last_error}", started="no", retry_after_s=1.0
+            )
+        else:
+            error = Overloaded(
+                f"no connection of database {settings.name} was free within {waited_s:.3g} s, all {settings.size} are in use "
+                f"and {len(self._line)} more callers wait: raise pool_size or send less",
+                retry_after_s=settings.queue_timeout_s / 2,
+            )
+        job.promise.reject(error)
+
+    def _too_long(self) -> bool:
+        if len(self._line) <= self.settings.queue:
+            return False
+        self._line = deque(job for job in self._line if not job.promise.done)
+        return len(self._line) > self.settings.queue
+
+    def _show(self) -> None:
+        states = [slot.state for slot in self._slots]
+        for state in metrics.STATES:
+            metrics.CONNECTIONS.set(states.count(state), self.settings.name, state)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "ok"
+    if isinstance(error, Refused):
+        return "refused"
+    return "invalid" if isinstance(error, Invalid) else "failed"

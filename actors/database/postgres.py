@@ -1,0 +1,518 @@
+"""PostgreSQL behind the engines' contract, through psycopg 3, which waits cooperatively once gevent has patched the process.
+
+Statements go out one by one with their values bound by the server. Results are taken in chunks from libpq, so that an answer over
+its limit is cut off at the server and never held in memory; a `many` goes through the pipeline, so that a thousand rows cost a few round
+trips. The driver's own cursor reads whole results, so single statements are sent through the connection's libpq handle.
+
+`statement_timeout` is the second line of defence, for the case that this process cannot cancel any more: it is set to the time
+left, rounded up, and only when the rounded value changed, which spares most statements a round trip. A limit that the
+server's administrator set for the role or the database is never widened.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import select
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+import psycopg
+from gevent.monkey import get_original
+from psycopg import capabilities, errors, generators, pq
+from psycopg.adapt import AdaptersMap, Buffer, Loader, PyFormat, Transformer
+from psycopg.conninfo import conninfo_to_dict
+
+from actors.database.engine import (
+    MAX_TEXT_CHARS,
+    REPEATABLE,
+    Interrupted,
+    Lost,
+    Rows,
+    Setup,
+    Stale,
+    statement_error,
+    without_values,
+)
+from actors.database.operation import Operation, Values
+from actors.database.values import Numeric, base64_of, float_of, iso_timestamp, number_of
+from config.secret import Secret, redact
+from regrow.protocol.errors import DatabaseError, TooLarge
+
+CHUNK_ROWS = 64
+#: chunks need libpq 17; with an older one rows come one by one
+CHUNKED = capabilities.has_stream_chunked()
+CUT_OFF_S = 2.0
+PIPELINED_ROWS = 500
+PREPARE_AFTER = 5
+MAX_PREPARED = 200
+#: any number will do, as long as all daemons that set up the same database agree
+SETUP_LOCK = 0x72656772
+
+_WITH_ROWS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE)
+_CANCELED = "57014"
+_ENDING = ("57P01", "57P02", "57P03", "57P05", "08", "25P03")
+_OPEN_STATEMENT = """
+SELECT set_config('DateStyle', 'ISO, YMD', false), set_config('IntervalStyle', 'iso_8601', false),
+       set_config('bytea_output', 'hex', false),
+       (SELECT setting::bigint FROM pg_settings WHERE name = 'statement_timeout')
+"""
+
+# psycopg logs each failed statement of a pipeline a second time while it leaves the pipeline
+logging.getLogger("psycopg").addFilter(lambda record: not record.getMessage().startswith("error ignored terminating"))
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """What the connections of one pool have in common."""
+
+    url: Secret
+    application_name: str
+    password: Secret | None = None
+    connect_timeout_s: float = 5.0
+    silence_s: float = 30.0
+    setup: Setup = field(default_factory=Setup)
+    numeric: Numeric = "string"
+    prepare: bool = True
+
+
+class PostgresEngine:
+    """One connection to one PostgreSQL server."""
+
+    version = "PostgreSQL"
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        self.settings = settings
+        self._connection: psycopg.Connection[Any] | None = None
+        self._adapters = _adapters(settings.numeric)
+        self._poll = get_original("select", "poll")()
+        # milliseconds, 0 is none: what the administrator allows at most, and what this session has now
+        self._timeout_allowed_ms = 0
+        self._timeout_set_ms = 0
+        self._uses: dict[tuple[str, tuple[int, ...]], int] = {}
+        self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._names = itertools.count(1)
+        self._sent = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    # -- the connection
+
+    def open(self, timeout_s: float) -> None:
+        """Connect, settle the session's formats and run the setup statements. Switches greenlets."""
+        settings = self.settings
+        limit_s = min(timeout_s, settings.connect_timeout_s)
+        late = gevent.Timeout(limit_s)
+        late.start()
+        connection: psycopg.Connection[Any] | None = None
+        try:
+            connection = psycopg.connect(
+                **self._parameters(), autocommit=True, context=self._adapters, cursor_factory=psycopg.RawCursor
+            )
+            connection.prepare_threshold = PREPARE_AFTER if settings.prepare else None
+            found = connection.execute(_OPEN_STATEMENT).fetchone()
+            assert found is not None
+            self._timeout_allowed_ms = self._timeout_set_ms = int(found[3])
+            if settings.setup.statements and not settings.setup.done:
+                self._set_up(connection)
+                settings.setup.done = True
+        except gevent.Timeout as timeout:
+            _drop(connection)
+            if timeout is not late:
+                raise
+            raise Lost(f"no connection within {limit_s:.3g} s, the server does not answer", sent=False) from None
+        except DatabaseError:
+            _drop(connection)
+            raise
+        except psycopg.Error as error:
+            _drop(connection)
+            raise Lost(_connect_text(error), sent=False) from None
+        except BaseException:
+            _drop(connection)
+            raise
+        finally:
+            late.close()
+        self._connection = connection
+        self._uses.clear()
+        self._prepared.clear()
+        self._poll = get_original("select", "poll")()
+        self._poll.register(connection.pgconn.socket, select.POLLIN)
+        version = connection.info.server_version
+        self.version = f"PostgreSQL {version // 10000}.{version % 10000}"
+
+    def is_alive(self) -> bool:
+        connection = self._connection
+        if connection is None:
+            return False
+        pgconn = connection.pgconn
+        try:
+            for _ in range(3):  # a farewell message may stand before the end of the stream
+                if not self._poll.poll(0):
+                    break
+                pgconn.consume_input()
+        except psycopg.Error:
+            return False
+        return pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    def ping(self, timeout_s: float) -> None:
+        """Run an empty statement. Switches greenlets."""
+        late = gevent.Timeout(timeout_s)
+        late.start()
+        try:
+            self._command("")
+        except gevent.Timeout as timeout:
+            if timeout is not late:
+                raise
+            raise Lost(f"no sign of life within {timeout_s:.3g} s", sent=False) from None
+        except psycopg.Error as error:
+            if (error.sqlstate or "") == _CANCELED:
+                return  # a cancel that came late; the server lives
+            raise Lost(_connect_text(error), sent=False) from None
+        finally:
+            late.close()
+
+    def interrupt(self, timeout_s: float) -> None:
+        """Have the server cancel the statement; returns when the server took note. Switches greenlets."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.cancel_safe(timeout=timeout_s)
+            except psycopg.Error:
+                return  # an unreachable server: the caller's backstop drops the connection
+
+    def close(self) -> None:
+        self.discard()
+
+    def discard(self) -> None:
+        connection, self._connection = self._connection, None
+        _drop(connection)
+
+    # -- statements
+
+    def run(self, operation: Operation, rows: Sequence[Values], timeout_s: float) -> Any:
+        """Run the operation. Switches greenlets."""
+        if self._connection is None:
+            raise Lost("the connection is not open", sent=False)
+        self._sent = False
+        at = [0]
+        try:
+            self._limit(timeout_s)
+            if not operation.transaction:
+                return self._single(operation, rows[0])
+            self._command(_begin(operation))
+            answer = self._many(operation, rows, at) if operation.kind == "many" else self._single(operation, rows[0])
+            self._sent = True
+            self._command("COMMIT")
+            return answer
+        except psycopg.Error as error:
+            raise self._translated(error, operation, rows, at[0]) from error
+        finally:
+            self._roll_back()
+
+    def _single(self, operation: Operation, values: Values) -> Any:
+        connection = self._open_connection()
+        try:
+            return connection.wait(self._statement(connection, operation, values))
+        except (TooLarge, DatabaseError):
+            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                connection.cancel_safe(timeout=CUT_OFF_S)
+                connection.wait(_drained(connection.pgconn))
+            raise
+
+    def _statement(
+        self, connection: psycopg.Connection[Any], operation: Operation, values: Values
+    ) -> Generator[Any, Any, Any]:
+        pgconn = connection.pgconn
+        transformer = Transformer(connection)
+        buffers = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        types = tuple(transformer.types or ())
+        name = yield from self._prepared_name(connection, operation, types)
+        if name is not None:
+            pgconn.send_query_prepared(name, buffers, param_formats=transformer.formats)
+        else:
+            text = operation.text.encode()
+            pgconn.send_query_params(text, buffers, param_types=types, param_formats=transformer.formats)
+        if CHUNKED:
+            pgconn.set_chunked_rows_mode(CHUNK_ROWS)
+        else:
+            pgconn.set_single_row_mode()
+        self._sent = True
+        yield from generators.send(pgconn)
+        answer: Rows | None = None
+        changed = 0
+        failure: psycopg.Error | None = None
+        while (result := (yield from generators.fetch(pgconn))) is not None:
+            status = result.status
+            if status == pq.ExecStatus.FATAL_ERROR:
+                failure = errors.error_from_result(result)
+            elif status in _WITH_ROWS:
+                if operation.kind != "execute":
+                    transformer.set_pgresult(result, set_loaders=answer is None)
+                    if answer is None:
+                        names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
+                        answer = Rows(operation, names)
+                    answer.add(transformer.load_rows(0, result.ntuples, tuple))
+                changed = result.command_tuples or 0
+            elif status == pq.ExecStatus.COMMAND_OK:
+                changed = result.command_tuples or 0
+            elif status != pq.ExecStatus.EMPTY_QUERY:
+                self.discard()
+                raise statement_error(operation, "COPY is not possible in an operation", sqlstate="0A000")
+        if failure is not None:
+            raise failure
+        if operation.kind == "execute":
+            return {"rowcount": changed}
+        return (answer or Rows(operation, ())).answer()
+
+    def _prepared_name(
+        self, connection: psycopg.Connection[Any], operation: Operation, types: tuple[int, ...]
+    ) -> Generator[Any, Any, bytes | None]:
+        """The name under which the server knows this statement, after some uses; a dictionary of bounded size."""
+        key = (operation.name, types)
+        name = self._prepared.get(key)
+        if name is not None or not self.settings.prepare or len(self._uses) >= MAX_PREPARED and key not in self._uses:
+            return name
+        uses = self._uses[key] = self._uses.get(key, 0) + 1
+        if uses <= PREPARE_AFTER:
+            return None
+        name = f"regrow_{next(self._names)}".encode()
+        connection.pgconn.send_prepare(name, operation.text.encode(), param_types=types)
+        for result in (yield from generators.execute(connection.pgconn)):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise errors.error_from_result(result)
+        self._prepared[key] = name
+        return name
+
+    def _many(self, operation: Operation, rows: Sequence[Values], at: list[int]) -> dict[str, int]:
+        connection = self._open_connection()
+        changed = 0
+        self._sent = True
+        for start in range(0, len(rows), PIPELINED_ROWS):
+            cursors: list[psycopg.Cursor[Any]] = []
+            try:
+                with connection.pipeline():
+                    for values in rows[start : start + PIPELINED_ROWS]:
+                        cursor = connection.cursor()
+                        cursors.append(cursor)
+                        cursor.execute(operation.text, values)
+            except psycopg.Error:
+                done = sum(1 for cursor in cursors if cursor.pgresult is not None)
+                at[0] = min(start + done, len(rows) - 1)
+                raise
+            changed += sum(max(0, cursor.rowcount) for cursor in cursors)
+        return {"rowcount": changed}
+
+    def _limit(self, timeout_s: float) -> None:
+        wanted = _rounded_up_ms(timeout_s)
+        allowed = self._timeout_allowed_ms
+        if allowed:
+            wanted = min(wanted, allowed)
+        if wanted != self._timeout_set_ms:
+            self._command(f"SET statement_timeout = {wanted}")
+            self._timeout_set_ms = wanted
+
+    def _command(self, text: str) -> None:
+        connection = self._open_connection()
+        connection.wait(_command(connection.pgconn, text.encode()))
+
+    def _roll_back(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        state = connection.pgconn.transaction_status
+        if state in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+            try:
+                self._command("ROLLBACK")
+            except psycopg.Error:
+                self.discard()
+        elif state != pq.TransactionStatus.IDLE:
+            self.discard()
+
+    def _translated(self, error: psycopg.Error, operation: Operation, rows: Sequence[Values], at: int) -> BaseException:
+        sqlstate = error.sqlstate
+        connection = self._connection
+        gone = connection is None or connection.pgconn.status != pq.ConnStatus.OK
+        if gone or (sqlstate or "").startswith(_ENDING):
+            return Lost(_connect_text(error), sent=self._sent)
+        if sqlstate == _CANCELED:
+            return Interrupted(str(error.diag.message_primary))
+        if sqlstate == "26000" or (sqlstate == "0A000" and "cached plan" in str(error.diag.message_primary)):
+            self._prepared.clear()
+            self._uses.clear()
+            return Stale()
+        if sqlstate is None and isinstance(error, psycopg.DataError | psycopg.ProgrammingError):
+            text = f"a value cannot be bound: {type(error).__name__}"
+            return statement_error(operation, text, sqlstate=None)
+        diag = error.diag
+        details = {
+            "constraint": diag.constraint_name,
+            "table": diag.table_name,
+            "column": diag.column_name,
+            "condition": type(error).__name__,
+        }
+        many = operation.kind == "many"
+        return statement_error(
+            operation,
+            diag.message_primary or type(error).__name__,
+            sqlstate=sqlstate,
+            values=rows[at] if rows else (),
+            row=(at, len(rows)) if many and sqlstate not in REPEATABLE else None,
+            details=details,
+        )
+
+    def _open_connection(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            raise psycopg.OperationalError("the connection is closed")
+        return self._connection
+
+    def _set_up(self, connection: psycopg.Connection[Any]) -> None:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock($1)", (SETUP_LOCK,))
+            for number, statement in enumerate(self.settings.setup.statements, 1):
+                try:
+                    connection.execute(statement)
+                except psycopg.Error as error:
+                    if error.sqlstate is None or error.sqlstate.startswith(_ENDING):
+                        raise
+                    raise DatabaseError(
+                        f"setup statement {number} failed: {without_values(str(error), error.sqlstate, ())}",
+                        started="no",
+                        retryable=False,
+                        details={"sqlstate": error.sqlstate, "setup": number},
+                    ) from error
+
+    def _parameters(self) -> dict[str, Any]:
+        settings = self.settings
+        parameters: dict[str, Any] = {
+            "application_name": settings.application_name,
+            "keepalives_idle": max(1, int(settings.silence_s)),
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": int(settings.silence_s * 1000),
+            "client_encoding": "UTF8",
+        }
+        parameters |= conninfo_of(settings.url)
+        # each host of a failover list is tried for so long; the whole is bounded in `open`
+        parameters.setdefault("connect_timeout", max(2, int(settings.connect_timeout_s)))
+        if settings.password is not None:
+            parameters["password"] = settings.password.reveal()
+        return parameters
+
+
+def conninfo_of(url: Secret) -> dict[str, Any]:
+    """Return the parts of a PostgreSQL URL; raise ValueError without its text when it does not parse. Never switches."""
+    try:
+        return dict(conninfo_to_dict(url.reveal()))
+    except psycopg.Error:
+        raise ValueError(
+            "the url is no connection URL: percent-encode reserved characters in user and password (@ is %40, / is %2F), "
+            "or give the password in its own key"
+        ) from None
+
+
+def _command(pgconn: pq.abc.PGconn, text: bytes) -> Generator[Any, Any, None]:
+    pgconn.send_query_params(text, None)
+    for result in (yield from generators.execute(pgconn)):
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result)
+
+
+def _drained(pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
+    while (yield from generators.fetch(pgconn)) is not None:
+        pass
+
+
+def _begin(operation: Operation) -> str:
+    parts = ["BEGIN"]
+    if operation.isolation is not None:
+        parts.append(f"ISOLATION LEVEL {operation.isolation.upper()}")
+    if operation.read_only:
+        parts.append("READ ONLY")
+    return " ".join(parts)
+
+
+def _rounded_up_ms(seconds: float) -> int:
+    """The next of 1, 2, 5, 10, 20, 50... milliseconds that is not below."""
+    wanted, step = max(1.0, seconds * 1000), 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * step >= wanted:
+                return min(factor * step, 2_000_000_000)
+        step *= 10
+
+
+def _connect_text(error: psycopg.Error) -> str:
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[0].removeprefix("connection failed: ")
+    if text.startswith("connection to server") and text.endswith(("failed:", "?")) and len(lines) > 1:
+        text = f"{text} {lines[1]}"
+    return redact(text)[:MAX_TEXT_CHARS]
+
+
+def _drop(connection: psycopg.Connection[Any] | None) -> None:
+    if connection is not None:
+        connection.close()
+
+
+# -- what comes out, read from the server's text form straight into what JSON can carry
+
+
+class _NumericText(Loader):
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+class _NumericNumber(Loader):
+    def load(self, data: Buffer) -> int | float | str:
+        return number_of(bytes(data).decode())
+
+
+class _Float(Loader):
+    def load(self, data: Buffer) -> float | str:
+        return float_of(float(bytes(data)))
+
+
+class _Timestamp(Loader):
+    def load(self, data: Buffer) -> str:
+        return iso_timestamp(bytes(data).decode())
+
+
+class _TimeWithZone(Loader):
+    def load(self, data: Buffer) -> str:
+        text = bytes(data).decode()
+        return f"{text}:00" if text[-3] in "+-" else text
+
+
+class _Plain(Loader):
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+class _Bytea(Loader):
+    def load(self, data: Buffer) -> str:
+        return base64_of(bytes.fromhex(bytes(data[2:]).decode()))
+
+
+_PLAIN_TYPES = (
+    "date", "time", "interval", "uuid", "inet", "cidr",
+    "int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange",
+    "int4multirange", "int8multirange", "nummultirange", "datemultirange", "tsmultirange", "tstzmultirange",
+)  # fmt: skip
+
+
+def _adapters(numeric: Numeric) -> AdaptersMap:
+    adapters = AdaptersMap(psycopg.adapters)
+    for name in _PLAIN_TYPES:
+        adapters.register_loader(name, _Plain)
+    adapters.register_loader("numeric", _NumericNumber if numeric == "number" else _NumericText)
+    for name in ("float4", "float8"):
+        adapters.register_loader(name, _Float)
+    for name in ("timestamp", "timestamptz"):
+        adapters.register_loader(name, _Timestamp)
+    adapters.register_loader("timetz", _TimeWithZone)
+    adapters.register_loader("bytea", _Bytea)
+    return adapters
