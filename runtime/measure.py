@@ -163,9 +163,9 @@ class _Instrument(Generic[Cell]):
             del self._cells[labels]
         return len(gone)
 
-    def series(self) -> list[tuple[Labels, Cell]]:
-        """Return the series there are now, as a list that later changes do not touch. Never switches."""
-        return list(self._cells.items())
+    def series(self) -> dict[Labels, Cell]:
+        """Return the series there are now, in a dict that later changes do not touch. Never switches."""
+        return self._cells.copy()
 
 
 class Counter(_Instrument[NumberCell]):
@@ -269,15 +269,22 @@ REGISTRY: list[Instrument] = []
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """An immutable copy of one instrument; `series` pairs label values with a number or (counts per bucket, sum)."""
+    """An immutable copy of one instrument; each value is a number, or (counts per bucket, sum) of a histogram."""
 
     name: str
     help: str
     kind: Kind
     labels: Labels
     buckets: tuple[float, ...]
-    series: tuple[tuple[Labels, Value], ...]
+    # two columns instead of pairs: a pair per series would be a container for the garbage collector to visit
+    keys: tuple[Labels, ...]
+    values: tuple[Value, ...]
     overflows: int
+
+    @property
+    def series(self) -> tuple[tuple[Labels, Value], ...]:
+        """The label values and the value of each series."""
+        return tuple(zip(self.keys, self.values, strict=True))
 
 
 def families(slice_size: int, registry: Sequence[Instrument] | None = None) -> Iterator[Family | None]:
@@ -288,10 +295,11 @@ def families(slice_size: int, registry: Sequence[Instrument] | None = None) -> I
     """
     room = slice_size
     for instrument in tuple(REGISTRY if registry is None else registry):
-        copied: list[tuple[Labels, Value]] = []
-        cells: Iterator[tuple[Labels, NumberCell | HistogramCell]] = iter(instrument.series())
-        while part := [(labels, cell.read()) for labels, cell in islice(cells, room)]:
-            copied += part
+        series: dict[Labels, NumberCell] | dict[Labels, HistogramCell] = instrument.series()
+        values: list[Value] = []
+        cells: Iterator[NumberCell | HistogramCell] = iter(series.values())
+        while part := [cell.read() for cell in islice(cells, room)]:
+            values += part
             room -= len(part)
             if room <= 0:
                 yield None
@@ -303,7 +311,8 @@ def families(slice_size: int, registry: Sequence[Instrument] | None = None) -> I
             instrument.kind,
             instrument.labels,
             buckets,
-            tuple(copied),
+            tuple(series),
+            tuple(values),
             instrument.overflows,
         )
 
