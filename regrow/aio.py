@@ -1,0 +1,401 @@
+"""The asyncio client: `regrow.aio.connect(...)` gives an `AsyncClient` for any number of tasks of one event loop.
+
+Decisions. One connection (a DEALER socket) carries all requests of a client, told apart by their ids. The event loop
+watches the file descriptors of the socket and of its monitor and drains them in batches: no task of ours runs, so none
+can leak, and cancelling a caller is only forgetting its id (and telling the daemon). When the link is lost every
+request under way ends with `ConnectionFailed`, and the next one makes a new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import zmq
+
+from regrow.client import EVENT, LINGER_MS, LINK_EVENTS, curve_keys, merge_arguments, set_client_options
+from regrow.protocol import exchange
+from regrow.protocol.codec import Codec
+from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, Unauthorized
+from regrow.protocol.exchange import DEFAULT_CONNECT_TIMEOUT_S, DEFAULT_ENDPOINT, Outgoing, Reply, Welcome
+from regrow.protocol.frames import Answer
+
+BATCH: Final = 200  # messages read before other callbacks of the loop get their turn
+DEFAULT_MAX_IN_FLIGHT: Final = 1000
+
+
+def connect(
+    endpoint: str | None = None,
+    *,
+    timeout: float | None = None,
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT_S,
+    server_key: str | None = None,
+    secret_key: str | None = None,
+    max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+    name: str = "",
+) -> AsyncClient:
+    """Return a client of the daemon at `endpoint` (default: REGROW_ENDPOINT, else tcp://127.0.0.1:5757).
+
+    Nothing is sent before the first request, so the daemon may come up later. `timeout` (seconds) is the deadline of
+    asks that name none; None leaves it to the target. `server_key` (the daemon's public key) and `secret_key` (this
+    client's own) switch CURVE on. Use it as an async context manager, or call `close`.
+    """
+    return AsyncClient(
+        endpoint or os.environ.get("REGROW_ENDPOINT") or DEFAULT_ENDPOINT,
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        server_key=server_key,
+        secret_key=secret_key,
+        max_in_flight=max_in_flight,
+        name=name,
+    )
+
+
+class AsyncClient:
+    """A client of one daemon, for the tasks of one event loop; at most `max_in_flight` requests are under way."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        timeout: float | None = None,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT_S,
+        server_key: str | None = None,
+        secret_key: str | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        name: str = "",
+    ) -> None:
+        if (server_key is None) != (secret_key is None):
+            raise ValueError("CURVE needs both server_key (the daemon's public key) and secret_key (this client's own)")
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self.connect_timeout = connect_timeout
+        self.max_in_flight = max_in_flight
+        self.name = name or f"python-{os.getpid()}"
+        self._keys = None if server_key is None or secret_key is None else curve_keys(server_key, secret_key)
+        self._ids = itertools.count(1)
+        self._closed = False
+        self._context: zmq.Context[Any] | None = None
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
+
+    # -- requests
+
+    async def ask(
+        self,
+        target: str,
+        method: str,
+        args: Mapping[str, Any] | bytes | None = None,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - it travels to the daemon, it is not only a local wait
+        idem: str | None = None,
+        codec: Codec = "json",
+        **kwargs: Any,
+    ) -> Any:
+        """Call an exported method and return its result; arguments as a mapping or as keywords.
+
+        Raises the typed error of the daemon's answer; `ConnectionFailed` when the daemon is gone (`started` tells
+        whether the request was under way). With `idem` a request whose connection broke is repeated while the same
+        daemon runs on, because that daemon then answers from memory. Cancelling the task cancels the request.
+        """
+        reply = await self.request(target, method, args, timeout=timeout, idem=idem, codec=codec, **kwargs)
+        return reply.value
+
+    async def request(
+        self,
+        target: str,
+        method: str,
+        args: Mapping[str, Any] | bytes | None = None,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - see ask
+        idem: str | None = None,
+        codec: Codec = "json",
+        trace: str | None = None,
+        **kwargs: Any,
+    ) -> Reply:
+        """Like `ask`, but return the whole reply: value and header."""
+        timeout_s = self.timeout if timeout is None else timeout
+        arguments = merge_arguments(args, kwargs)
+        outgoing = exchange.ask(target, method, arguments, timeout_s=timeout_s, codec=codec, idem=idem, trace=trace)
+        return exchange.outcome(await self._exchange(outgoing))
+
+    async def tell(
+        self,
+        target: str,
+        method: str,
+        args: Mapping[str, Any] | bytes | None = None,
+        /,
+        *,
+        ack: bool = True,
+        codec: Codec = "json",
+        **kwargs: Any,
+    ) -> None:
+        """Send a message for which nobody waits.
+
+        With `ack` return once it is in the actor's mailbox, or raise what kept it out; without, return once it is on
+        its way and never hear of it again.
+        """
+        outgoing = exchange.tell(target, method, merge_arguments(args, kwargs), codec=codec, ack=ack)
+        if ack:
+            exchange.outcome(await self._exchange(outgoing))
+        else:
+            link = await self._linked()
+            await link.send(outgoing.frames(self._next_id(), link.welcome), self.connect_timeout)
+
+    async def describe(self, target: str | None = None) -> Any:
+        """Return the actors that this client may reach, with their methods, argument schemas and docs."""
+        return exchange.outcome(await self._exchange(exchange.describe(target))).value
+
+    async def ping(self) -> Mapping[str, Any]:
+        """Return what the daemon says of itself now: incarnation and hub_lag_ms."""
+        return exchange.outcome(await self._exchange(exchange.PING)).header
+
+    async def welcome(self) -> Welcome:
+        """Return what the daemon said when it was greeted: version, incarnation, limits, where its HTTP listens."""
+        return (await self._linked()).welcome
+
+    # -- life
+
+    async def close(self) -> None:
+        """Close the connection; requests under way end with `ConnectionFailed`. Idempotent."""
+        self._closed = True
+        if self._link is not None:
+            self._link.close(LINGER_MS)
+            self._link = None
+        if self._context is not None:
+            context, self._context = self._context, None
+            # waits for what lingers, so not on the loop
+            await asyncio.get_running_loop().run_in_executor(None, context.term)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._link.pending) if self._link else 0} requests under way"
+        return f"<AsyncClient of {self.endpoint}, {state}>"
+
+    # -- one exchange
+
+    def _next_id(self) -> bytes:
+        return b"%d" % next(self._ids)
+
+    async def _exchange(self, outgoing: Outgoing) -> Answer:
+        """Send and wait for the answer; repeat over a new connection when that is known to be safe."""
+        incarnation: str | None = None
+        while True:
+            link: _Link | None = None
+            try:
+                link = await self._linked()
+                if incarnation is not None and link.welcome.incarnation != incarnation:
+                    raise exchange.link_lost(self.endpoint)
+                if len(link.pending) >= self.max_in_flight:
+                    raise Overloaded(f"{self.max_in_flight} requests of this client are under way, await some first")
+                wait_s = exchange.wait_s(outgoing, link.welcome)
+                return await link.exchange(outgoing, self._next_id(), wait_s, self.connect_timeout)
+            except ConnectionFailed as error:
+                if incarnation is not None:  # the first try may have been carried out, whatever became of this one
+                    raise exchange.link_lost(self.endpoint) from None
+                if link is None or error.started == "no" or outgoing.header.idem is None or self._closed:
+                    raise
+                incarnation = link.welcome.incarnation
+
+    async def _linked(self) -> _Link:
+        link = self._link
+        if link is not None and link.is_sound():
+            return link
+        async with self._connecting:
+            self._check_open()
+            link = self._link
+            if link is not None and link.is_sound():
+                return link
+            if link is not None:
+                link.close(0)
+                self._link = None
+            if self._context is None:
+                self._context = zmq.Context()
+            link = _Link(self._context, self.endpoint, self._keys)
+            try:
+                await self._greet(link)
+                self._check_open()
+            except BaseException:
+                link.close(0)
+                raise
+            self._link = link
+            return link
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionFailed("this client is closed, make a new one with regrow.aio.connect", started="no")
+
+    async def _greet(self, link: _Link) -> None:
+        try:
+            hello = exchange.hello(self.name)
+            answer = await link.exchange(hello, self._next_id(), self.connect_timeout, self.connect_timeout)
+        except Unauthorized:
+            raise
+        except RegrowError:
+            raise exchange.unreachable(self.endpoint, self.connect_timeout) from None
+        link.welcome = exchange.check_version(answer)
+
+
+class _Link:
+    """One DEALER socket with its monitor, watched by the running event loop."""
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, keys: tuple[bytes, bytes, bytes] | None) -> None:
+        self.endpoint = endpoint
+        self.welcome = Welcome()
+        self.pending: dict[bytes, asyncio.Future[Answer]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._lost: RegrowError | None = None
+        self._closed = False
+        self._pump_scheduled = False
+        self._waiting_to_send: set[asyncio.Future[None]] = set()
+        socket = context.socket(zmq.DEALER)
+        try:
+            set_client_options(socket, keys)
+            self._monitor = socket.get_monitor_socket(LINK_EVENTS)
+            socket.connect(endpoint)
+        except BaseException as error:
+            socket.close(0)
+            if isinstance(error, zmq.ZMQError):
+                raise ConnectionFailed(f"cannot connect to {endpoint}: {error}", started="no") from None
+            raise
+        self._socket = socket
+        self._descriptors = [socket.getsockopt(zmq.FD), self._monitor.getsockopt(zmq.FD)]
+        for descriptor in self._descriptors:
+            self._loop.add_reader(descriptor, self._pump)
+        self._schedule_pump()
+
+    def is_sound(self) -> bool:
+        return self._lost is None and not self._closed
+
+    async def exchange(self, outgoing: Outgoing, request_id: bytes, wait_s: float, connect_timeout_s: float) -> Answer:
+        """Send, and return the answer; tell the daemon when the caller does not wait for it any more."""
+        frames = outgoing.frames(request_id, self.welcome)
+        began = time.monotonic()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self.pending[request_id] = future
+        try:
+            await self.send(frames, connect_timeout_s)
+            async with asyncio.timeout(wait_s):
+                return await future
+        except TimeoutError:
+            raise exchange.no_answer(self.endpoint, time.monotonic() - began) from None
+        except asyncio.CancelledError:
+            if outgoing.op == "ASK":
+                self._send_now(exchange.CANCEL.frames(request_id))
+            raise
+        finally:
+            del self.pending[request_id]
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # looked at, or the loop would report that nobody did
+
+    async def send(self, frames: list[bytes], timeout_s: float) -> None:
+        """Send once there is a connection with room; raises `ConnectionFailed` (started=no) after `timeout_s`."""
+        began = time.monotonic()
+        while not self._send_now(frames):
+            if self._lost is not None:
+                raise self._lost if isinstance(self._lost, Unauthorized) else self._unreachable(began)
+            room: asyncio.Future[None] = self._loop.create_future()
+            self._waiting_to_send.add(room)
+            try:
+                async with asyncio.timeout(max(0.0, began + timeout_s - time.monotonic())):
+                    await room
+            except TimeoutError:
+                raise self._unreachable(began) from None
+            finally:
+                self._waiting_to_send.discard(room)
+
+    def _unreachable(self, began: float) -> ConnectionFailed:
+        return exchange.unreachable(self.endpoint, time.monotonic() - began)
+
+    def _send_now(self, frames: list[bytes]) -> bool:
+        if self._closed or self._lost is not None:
+            return False
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        finally:
+            # the descriptor signals edges, and sending may have swallowed one
+            self._schedule_pump()
+        return True
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Take what has come, from the socket first: an answer that made it counts although the link is lost since."""
+        self._pump_scheduled = False
+        if self._closed:
+            return
+        if not self._drain():
+            self._schedule_pump()
+            return
+        self._hear_monitor()
+        if self._lost is not None:
+            self._drain()
+            for future in self.pending.values():
+                if not future.done():
+                    future.set_exception(self._lost)
+        if self._waiting_to_send and (self._lost is not None or self._socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT):
+            for room in self._waiting_to_send:
+                if not room.done():
+                    room.set_result(None)
+
+    def _drain(self) -> bool:
+        """Hand out what has come; False when a batch was not enough."""
+        for _ in range(BATCH):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            answer = exchange.read(frames)
+            future = self.pending.get(answer.id) if answer is not None else None
+            if answer is not None and future is not None and not future.done():
+                future.set_result(answer)
+        return False
+
+    def _hear_monitor(self) -> None:
+        while True:
+            try:
+                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            event, _value = EVENT.unpack(frames[0])
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                self._lost = Unauthorized(f"the daemon at {self.endpoint} does not know this client's key")
+            elif self._lost is None:
+                self._lost = exchange.link_lost(self.endpoint)
+
+    def close(self, linger_ms: int) -> None:
+        """End it: descriptors first, then the sockets; whoever waits hears that the connection is lost."""
+        if self._closed:
+            return
+        self._closed = True
+        for descriptor in self._descriptors:
+            self._loop.remove_reader(descriptor)
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(linger_ms)
+        self._lost = self._lost or exchange.link_lost(self.endpoint)
+        for future in self.pending.values():
+            if not future.done():
+                future.set_exception(self._lost)
+        for room in self._waiting_to_send:
+            if not room.done():
+                room.set_result(None)
