@@ -8,6 +8,7 @@ import psycopg
 import pytest
 import redis as redis_client
 
+from tests.support.processes import await_end
 from tests.support.servers.postgres import PostgresDatabase, PostgresServer
 from tests.support.servers.redis import RedisServer
 
@@ -66,9 +67,9 @@ def test_a_frozen_postgres_answers_nobody_until_it_goes_on(postgres_server: Post
 
 def test_a_killed_postgres_leaves_no_process() -> None:
     with PostgresServer() as server:
-        pids = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(recursive=True))]
+        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
         server.kill()
-        assert [pid for pid in pids if psutil.pid_exists(pid)] == []
+        assert await_end(processes, 0.0) == []
 
 
 def test_postgres_never_runs_as_root(postgres: PostgresServer) -> None:

@@ -207,7 +207,26 @@ def processes_below(pid: int) -> list[psutil.Process]:
 
 def children_of_this_process() -> dict[int, psutil.Process]:
     """Return the living children of this process by pid, adopted orphans among them."""
-    return {child.pid: child for child in psutil.Process().children() if _is_alive(child)}
+    children: dict[int, psutil.Process] = {}
+    for pid in _child_pids():
+        try:
+            child = psutil.Process(pid)
+        except psutil.NoSuchProcess:
+            continue
+        if _is_alive(child):
+            children[pid] = child
+    return children
+
+
+def _child_pids() -> list[int]:
+    # The kernel's own list costs microseconds where psutil reads every process of the machine.
+    try:
+        lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    except OSError:
+        lists = []
+    if lists:
+        return [int(pid) for text in lists for pid in text.split()]
+    return [child.pid for child in psutil.Process().children()]
 
 
 def end_processes(processes: Sequence[psutil.Process]) -> None:
