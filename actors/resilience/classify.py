@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,16 @@ Blame = Literal["peer", "nobody", "unknown"]
 RETRYABLE_STATUSES = frozenset({408, 421, 425, 429})
 # The peer cannot do this at all; asking again changes nothing.
 PERMANENT_5XX = frozenset({501, 505, 506, 508, 510, 511})
+
+# A spent budget looks like a rate limit and is none: no waiting clears it.
+PERMANENT_REFUSALS = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "credit_balance_exhausted",
+        "enforced_spend_limit_reached",
+        "insufficient_quota",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,26 @@ def classify(error: BaseException) -> Verdict:
     return Verdict("unknown", "peer" if isinstance(error, Exception) else "unknown")
 
 
+def is_permanent_refusal(body: object) -> bool:
+    """True when the body of a 429 says that waiting will not help (a spend limit, no credit). Never switches."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        return False
+    details = error.get("details")
+    words = [error.get("code"), error.get("type"), details.get("error_code") if isinstance(details, Mapping) else None]
+    return any(isinstance(word, str) and word in PERMANENT_REFUSALS for word in words)
+
+
+def means_unavailable(error: RegrowError) -> bool:
+    """True when the peer cannot be asked now, so that something may stand in for it. Never switches.
+
+    A wrong request stays wrong, and so does one that the peer refuses.
+    """
+    if isinstance(error, UpstreamError):
+        return error.status is None or error.status >= 500
+    return isinstance(error, Refused | ConnectionFailed | TimedOut | DeadlineExceeded | DecodeError)
+
+
 def _classify_ours(error: RegrowError) -> Verdict:
     if isinstance(error, UpstreamError) and error.status is not None:
         verdict = status_verdict(error.status)
@@ -82,7 +113,8 @@ def _classify_ours(error: RegrowError) -> Verdict:
 def normalise(error: BaseException, doing: str) -> RegrowError:
     """Turn any failure into a typed error that says what was being done. Never switches.
 
-    Typed errors are returned as they are. The text of a foreign exception is left out: it may hold a payload or a secret.
+    Typed errors are returned as they are. The text of a foreign exception is left out: it may hold a payload or a
+    secret.
     """
     if isinstance(error, RegrowError):
         return error

@@ -1,0 +1,264 @@
+"""The front of an API: takes its calls and hands them to its workers; it never waits for anything."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from actors.http.operation import Answered, Job, KeyRule, Operation, Settings, WorkerUp
+from actors.resilience.breaker import CircuitChanged
+from actors.resilience.bulkhead import Bulkhead
+from actors.resilience.cache import Lookup
+from actors.resilience.classify import means_unavailable
+from actors.resilience.shelf import Kept
+from regrow.protocol.errors import CircuitOpen, InvalidArguments, NotFound, Overloaded, RegrowError
+from runtime import clock
+from runtime.actor import Actor
+from runtime.measure import Counter, Gauge
+from runtime.messages import Call, WithHeader
+from runtime.names import whereis
+from runtime.promise import Promise
+
+FALLBACKS = Counter("fallbacks_total", "calls answered by something that stands in", ("actor", "kind"))
+CALLS = Gauge("bulkhead_calls", "calls that run, and calls that wait for a free worker", ("actor", "state"))
+
+LONGEST_KEY = 255
+
+
+class InFlight:
+    """What each lane works on; it outlives the front, so that a new one can stop what nobody waits for any more."""
+
+    __slots__ = ("by_lane",)
+
+    def __init__(self) -> None:
+        self.by_lane: dict[int, Promise] = {}
+
+    def __repr__(self) -> str:
+        return f"<InFlight {sorted(self.by_lane)}>"
+
+
+class Front(Actor):
+    """One configured API as callers see it: its operations are its methods."""
+
+    def __init__(self, settings: Settings, in_flight: InFlight, timeout_s: float) -> None:
+        super().__init__()
+        self.exports = {operation.name: operation.exported for operation in settings.operations.values()}
+        self.ref.timeout_s = timeout_s
+        self._settings = settings
+        self._in_flight = in_flight
+        self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)
+        self._circuit = "closed"
+        self._open_until = 0.0
+        self._running = CALLS.cell(settings.name, "running")
+        self._waiting = CALLS.cell(settings.name, "waiting")
+
+    def on_start(self) -> None:
+        """Find out which workers are there; stop what the last incarnation left under way."""
+        declare(self._settings.name)
+        for promise in list(self._in_flight.by_lane.values()):
+            promise.cancel()
+        self._in_flight.by_lane.clear()
+        for lane in range(self._settings.concurrency):
+            if whereis(self._settings.worker_name(lane)) is None:
+                self._bulkhead.occupy(lane)
+        self._count()
+
+    def on_stop(self) -> None:
+        """Close the idle connections."""
+        self._settings.client.close()
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the circuit as last heard of, and how many calls run and wait. Never switches."""
+        return {
+            "circuit": self._circuit,
+            "running": len(self._in_flight.by_lane),
+            "waiting": len(self._bulkhead),
+            "concurrency": self._settings.concurrency,
+            "host": self._settings.host,
+        }
+
+    def on_call(self, call: Call) -> None:
+        """Start one call; its answer comes later. Raises NotFound and InvalidArguments. Never switches."""
+        operation = self._settings.operations.get(call.method)
+        if operation is None:
+            known = ", ".join(sorted(self._settings.operations)) or "none"
+            raise NotFound(f"{self._settings.name} has no operation {call.method!r}, it has: {known}")
+        job = self._job(operation, operation.exported.check(call.args))
+        cache = None if job.key is None else whereis(f"{self._settings.name}/cache")
+        if cache is None or job.key is None:
+            self._dispatch(job)
+        else:
+            # Without a deadline of its own: the cache answers at once or dies.
+            cache.request(Lookup(job.key), Promise(callback=lambda found: self._looked_up(job, found)))
+
+    def on_receive(self, message: object) -> None:
+        """Hear of the circuit and of workers. Never switches."""
+        if isinstance(message, CircuitChanged):
+            self._circuit = message.state
+            self._open_until = clock.now() + message.retry_after_s if message.state == "open" else 0.0
+            if message.state == "open":
+                self._flush()
+        elif isinstance(message, WorkerUp):
+            self._lane_free(message.lane)
+        else:
+            raise TypeError(f"the front of {self._settings.name} got a message of type {type(message).__name__}")
+
+    def _job(self, operation: Operation, args: dict[str, Any]) -> Job:
+        settings, headers = self._settings, self._settings.headers
+        keyed: dict[str, str] = {}
+        if operation.keyed and settings.key_rule is not None:
+            keyed = _idempotency_key(settings.key_rule, args)
+            headers = {**headers, **keyed}
+        filled = operation.template.fill(args, query_also=operation.query_also)
+        key = f"{operation.name} {filled.path}?{urlencode(sorted(filled.query))}" if operation.keeps else None
+        ends = clock.now() + operation.timeout_s
+        # From here on the call is answered through its promise, whatever happens.
+        return Job(operation, settings.request(filled, headers), key, self.defer(), ends, keyed=bool(keyed))
+
+    def _looked_up(self, job: Job, found: Promise) -> None:
+        kept = found.value if found.error is None else None
+        if isinstance(kept, Kept):
+            if kept.fresh(clock.now()):
+                self._answer_from_cache(job, kept, "fresh")
+                return
+            job.kept = kept
+        self._dispatch(job)
+
+    def _dispatch(self, job: Job) -> None:
+        if job.promise.done:
+            return
+        while (lane := self._bulkhead.take()) is not None:
+            if self._hand(lane, job):
+                return
+            # The lane stays taken until its worker says that it is up again.
+        left_s = self._open_until - clock.now()
+        if left_s > 0:
+            self._fail(job, self._circuit_open(left_s))
+            return
+        if self._bulkhead.full:
+            # Callers that gave up while they waited make room.
+            self._bulkhead.remove(lambda other: other.promise.done)
+        if not self._bulkhead.wait(job):
+            self._fail(job, self._overloaded())
+        self._count()
+
+    def _hand(self, lane: int, job: Job) -> bool:
+        ref = whereis(self._settings.worker_name(lane))
+        if ref is None:
+            return False
+        done = Promise(callback=lambda answer: self._worked(lane, job, answer))
+        job.promise.on_abandon = done.cancel
+        self._in_flight.by_lane[lane] = done
+        self._count()
+        ref.request(job, done)
+        return True
+
+    def _worked(self, lane: int, job: Job, answer: Promise) -> None:
+        if self._in_flight.by_lane.get(lane) is answer:
+            del self._in_flight.by_lane[lane]
+        job.promise.on_abandon = None
+        if answer.error is None:
+            job.promise.resolve(answer.value)
+        elif isinstance(answer.error, RegrowError):
+            self._fail(job, answer.error)
+        else:
+            # In process a crash is its own exception; what it means to callers elsewhere is the gateway's to say.
+            job.promise.reject(answer.error)
+        if self.ref.is_alive():
+            if whereis(self._settings.worker_name(lane)) is None:
+                self._count()
+            else:
+                self._lane_free(lane)
+
+    def _lane_free(self, lane: int) -> None:
+        if lane in self._in_flight.by_lane:
+            return
+        self._bulkhead.release(lane)
+        while (job := self._bulkhead.next()) is not None:
+            if not job.promise.done:
+                self._dispatch(job)
+                break
+        self._count()
+
+    def _flush(self) -> None:
+        """Refuse all that waits: the circuit has just opened."""
+        for job in self._bulkhead.remove(lambda _: True):
+            if not job.promise.done:
+                self._fail(job, self._circuit_open(self._open_until - clock.now()))
+        self._count()
+
+    def _fail(self, job: Job, error: RegrowError) -> None:
+        """Answer with what stands in, else with the error."""
+        fallback = job.operation.fallback
+        if fallback is None or not means_unavailable(error):
+            job.promise.reject(error)
+        elif fallback == "cache":
+            if job.kept is None or clock.now() >= job.kept.stale_until:
+                job.promise.reject(error)
+            else:
+                FALLBACKS.inc(self._settings.name, "cache")
+                self._answer_from_cache(job, job.kept, "stale", {"fallback": "cache", "error": error.code})
+        else:
+            FALLBACKS.inc(self._settings.name, "default")
+            header = {"fallback": "default", "error": error.code}
+            job.promise.resolve(WithHeader(copy.deepcopy(fallback.answer), header))
+
+    def _answer_from_cache(self, job: Job, kept: Kept, word: str, more: Mapping[str, Any] | None = None) -> None:
+        answered = msgspec.msgpack.decode(kept.content, type=Answered)
+        header: dict[str, Any] = {
+            "status": answered.status,
+            "headers": answered.headers,
+            "cache": word,
+            "age_ms": round((clock.now() - kept.made_at) * 1000),
+            **(more or {}),
+        }
+        try:
+            value = answered.value(job.operation, self._settings.doing(job.operation))
+        except RegrowError as error:
+            job.promise.reject(error)
+        else:
+            job.promise.resolve(WithHeader(value, header))
+
+    def _circuit_open(self, left_s: float) -> CircuitOpen:
+        return CircuitOpen(
+            f"the circuit of {self._settings.name} is open, come back in {left_s:.3g} s",
+            actor=self._settings.name,
+            retry_after_s=left_s,
+        )
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self._settings.name}: {self._bulkhead.lanes} calls run and {self._bulkhead.bound} wait, "
+            "come back later or raise concurrency",
+            actor=self._settings.name,
+            retry_after_s=1.0,
+        )
+
+    def _count(self) -> None:
+        self._running.value = len(self._in_flight.by_lane)
+        self._waiting.value = len(self._bulkhead)
+
+
+def _idempotency_key(rule: KeyRule, args: dict[str, Any]) -> dict[str, str]:
+    """Take the caller's key out of the arguments, or make one; it stays the same over all tries."""
+    brought = args.pop(rule.argument, None)
+    if brought is None:
+        return {rule.header: str(uuid.uuid4())} if rule.generate else {}
+    if not isinstance(brought, str) or not 0 < len(brought) <= LONGEST_KEY:
+        raise InvalidArguments(f"argument {rule.argument}: a text of 1 to {LONGEST_KEY} characters")
+    if not (brought.isascii() and brought.isprintable()):
+        raise InvalidArguments(f"argument {rule.argument}: holds a character that no header carries")
+    return {rule.header: brought}
+
+
+def declare(integration: str) -> None:
+    """Make every series of a front exist. Never switches."""
+    for kind in ("cache", "default"):
+        FALLBACKS.declare(integration, kind)
+    for state in ("running", "waiting"):
+        CALLS.declare(integration, state)

@@ -1,0 +1,205 @@
+"""One guarded call: the loop of tries {limiter, breaker, perform, classify, outcome} within one deadline.
+
+Runs in the actor that does the work. Parts are found by name for each message, so that a part that has just crashed is
+waited for until its supervisor has brought it back, and fails no call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from actors.resilience.breaker import Permit, Settled
+from actors.resilience.circuit import Granted, Outcome
+from actors.resilience.classify import classify
+from actors.resilience.limiter import Admit
+from actors.resilience.policy import RetryPolicy
+from actors.resilience.retry import Again, GiveUp, decide
+from regrow.protocol.errors import (
+    ActorDown,
+    DeadlineExceeded,
+    Overloaded,
+    RateLimited,
+    Refused,
+    RegrowError,
+    TimedOut,
+    Unavailable,
+)
+from runtime import clock
+from runtime.measure import Counter
+from runtime.names import whereis
+
+T = TypeVar("T")
+
+RETRIES = Counter("retries_total", "tries after the first one", ("actor",))
+GIVE_UPS = Counter("retry_give_ups_total", "failed calls by why no further try followed", ("actor", "reason"))
+GIVE_UP_REASONS = ("permanent", "unsafe", "spent", "deadline", "refused")
+
+# A part that crashed is back within its supervisor's first pause; for longer nobody waits for it.
+PART_PATIENCE_S = 2.0
+PART_PAUSE_S = 0.02
+PART_CRASHES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try: its number (1 is the first), its limiter ticket (0 without a limiter), and the seconds it may take."""
+
+    number: int
+    ticket: int
+    limit_s: float
+    own_limit: bool
+    """True when the integration's own time limit ends the try, False when it is the caller's deadline."""
+
+
+class Guarded:
+    """How one integration guards its calls; `limiter` and `breaker` are the names of their actors, None without one."""
+
+    def __init__(
+        self, integration: str, *, retry: RetryPolicy, limiter: str | None, breaker: str | None, patience_s: float
+    ) -> None:
+        self.integration = integration
+        self.retry = retry
+        self.limiter = limiter
+        self.breaker = breaker
+        self.patience_s = patience_s
+
+    def __repr__(self) -> str:
+        return f"<Guarded {self.integration}>"
+
+    def run(
+        self,
+        perform: Callable[[Try], T],
+        *,
+        deadline: float,
+        ends: float,
+        try_limit_s: float | None = None,
+        repeatable: Callable[[RegrowError], bool],
+    ) -> T:
+        """Perform until it succeeds, may not be repeated, or time is up. Raises the last error. Switches greenlets.
+
+        `deadline` is the caller's and `ends` the integration's own limit, both on the scale of `clock.now()`.
+        `repeatable` says whether the request may be sent again after that error. Anything but a typed error passes
+        through: the breaker then hears that nothing is known.
+        """
+        retries = 0
+        last: RegrowError | None = None
+        while True:
+            ticket, permit = self._admission(min(deadline, ends), last)
+            started_at = clock.now()
+            current = self._try(retries + 1, ticket, deadline, ends, try_limit_s)
+            try:
+                value = perform(current)
+            except RegrowError as error:
+                last = error
+            except BaseException:
+                self._settle(permit, "unknown")
+                raise
+            else:
+                self._settle(permit, "ok")
+                return value
+            now = clock.now()
+            verdict = classify(last)
+            self._settle(permit, self._outcome(last, current, now - started_at))
+            decision = decide(
+                self.retry,
+                retries_done=retries,
+                retryable=verdict.retryable is True,
+                repeatable=repeatable(last),
+                retry_after_s=last.retry_after_s,
+                remaining_s=min(deadline, ends) - now,
+            )
+            if isinstance(decision, GiveUp):
+                GIVE_UPS.inc(self.integration, decision.why)
+                raise last
+            self._pause(decision)
+            retries += 1
+            RETRIES.inc(self.integration)
+
+    def _pause(self, decision: Again) -> None:
+        clock.sleep(decision.wait_s)
+
+    def _admission(self, until: float, last: RegrowError | None) -> tuple[int, Granted | None]:
+        """Return ticket and permit; a refusal after a failed try is answered with that try's failure."""
+        try:
+            ticket = 0 if self.limiter is None else int(ask_part(self.limiter, Admit(), until))
+            permit: Granted | None = None if self.breaker is None else ask_part(self.breaker, Permit(), until)
+        except (Refused, DeadlineExceeded) as refusal:
+            if last is None:
+                raise
+            if refusal.retry_after_s is not None:
+                last.retry_after_s = max(last.retry_after_s or 0.0, refusal.retry_after_s)
+            GIVE_UPS.inc(self.integration, "refused")
+            raise last from refusal
+        return ticket, permit
+
+    def _try(self, number: int, ticket: int, deadline: float, ends: float, try_limit_s: float | None) -> Try:
+        now = clock.now()
+        own = ends - now
+        if try_limit_s is not None:
+            own = min(own, try_limit_s)
+        if deadline - now < own:
+            return Try(number, ticket, max(deadline - now, 0.0), own_limit=False)
+        return Try(number, ticket, max(own, 0.0), own_limit=True)
+
+    def _outcome(self, error: RegrowError, current: Try, elapsed_s: float) -> Outcome:
+        blame = classify(error).blame
+        if isinstance(error, TimedOut | DeadlineExceeded) and not current.own_limit:
+            # A caller with a tiny deadline must not open the circuit for everybody.
+            return "failed" if elapsed_s >= self.patience_s else "unknown"
+        return {"peer": "failed", "nobody": "ok", "unknown": "unknown"}[blame]  # type: ignore[return-value]
+
+    def _settle(self, permit: Granted | None, outcome: Outcome) -> None:
+        if permit is None or self.breaker is None:
+            return
+        ref = whereis(self.breaker)
+        if ref is None:
+            return
+        try:
+            ref.tell(Settled(permit, outcome))
+        except (Overloaded, Unavailable):
+            # An outcome that is lost costs one count; a probe's place comes back with its lease.
+            pass
+
+
+def ask_part(name: str, message: object, until: float) -> Any:
+    """Ask an actor of the same subtree, waiting out its restart; raises its refusals and, in the end, Unavailable.
+
+    Switches greenlets.
+    """
+    patience_ends = min(until, clock.now() + PART_PATIENCE_S)
+    crashes = 0
+    while True:
+        ref = whereis(name)
+        if ref is not None:
+            remaining_s = until - clock.now()
+            if remaining_s <= 0:
+                raise DeadlineExceeded(f"{name}: the deadline passed before it was asked", started="no", retryable=True)
+            try:
+                return ref.ask(message, timeout=remaining_s)
+            except (Unavailable, ActorDown):
+                if ref.is_alive():
+                    raise
+            except RegrowError:
+                raise
+            except Exception:
+                # In process a crashing part raises its own error here; its crash must not become the caller's.
+                if ref.is_alive():
+                    raise
+            crashes += 1
+        if crashes >= PART_CRASHES or clock.now() + PART_PAUSE_S >= patience_ends:
+            raise Unavailable(f"{name} is not running, come back in 1 s", actor=name, retry_after_s=1.0)
+        clock.sleep(PART_PAUSE_S)
+
+
+def declare(integration: str) -> None:
+    """Make every series of guarded calls exist. Never switches."""
+    RETRIES.declare(integration)
+    for reason in GIVE_UP_REASONS:
+        GIVE_UPS.declare(integration, reason)
+
+
+def refused_by_peer(error: RegrowError) -> bool:
+    """True when the peer certainly did not do the work, so that any request may be repeated. Never switches."""
+    return error.started == "no" or isinstance(error, RateLimited)
