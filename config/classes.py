@@ -75,7 +75,9 @@ def fit_args(cls: type, args: dict[str, Any], path: KeyPath, checker: Checker) -
     before = len(report.errors)
     initializer = inspect.getattr_static(cls, "__init__")
     try:
-        parameters = list(inspect.signature(initializer).parameters.values())[1:]
+        # That of object takes *args and **kwargs by its signature, and refuses all of them.
+        written = initializer is not object.__init__
+        parameters = list(inspect.signature(initializer).parameters.values())[1:] if written else []
     except (TypeError, ValueError):  # a class of native code may hide its signature
         return args
     try:

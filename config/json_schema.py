@@ -50,11 +50,12 @@ def json_schema(integrations: Mapping[str, IntegrationType]) -> dict[str, Any]:
         "type": "object",
         "required": ["type"],
         "properties": {"type": {"enum": list(integrations), "description": "What kind of integration it is."}},
-        "allOf": [
+    }
+    if entries:
+        integration_table["allOf"] = [
             {"if": {"required": ["type"], "properties": {"type": {"const": word}}}, "then": reference}
             for word, reference in entries
-        ],
-    }
+        ]
     return {
         "$schema": DIALECT,
         "title": "regrow.toml",

@@ -40,7 +40,7 @@ _UNITS_BYTES: Final = {
     "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
-_SIZE: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.ASCII)
+_SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)", re.ASCII)
 
 
 class Problem(ValueError):
