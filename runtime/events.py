@@ -20,11 +20,15 @@ Subscriber = Callable[["Event"], None]
 
 
 class Event:
-    """One thing that happened: `number`, `at` (unix seconds), `topic` ("actor.crashed") and JSON-safe `fields`."""
+    """One thing that happened: `number`, `at` (unix seconds), `topic` ("actor.crashed") and JSON-safe `fields`.
 
-    __slots__ = ("at", "fields", "number", "topic")
+    `source` is the object itself that the fields describe, for subscribers in the same process.
+    """
 
-    def __init__(self, number: int, topic: str, fields: dict[str, Any]) -> None:
+    __slots__ = ("at", "fields", "number", "source", "topic")
+
+    def __init__(self, number: int, topic: str, fields: dict[str, Any], source: object) -> None:
+        self.source = source
         self.number = number
         self.at = clock.wall()
         self.topic = topic
@@ -40,11 +44,11 @@ _recent: deque[Event] = deque(maxlen=KEPT)
 _log = logging.getLogger("regrow.events")
 
 
-def publish(topic: str, **fields: Any) -> None:
-    """Tell every subscriber; fields are made only when somebody listens. Never switches."""
+def publish(topic: str, *, _source: object = None, **fields: Any) -> None:
+    """Tell every subscriber, and remember the event. Never switches."""
     if not _subscribers:
         return
-    event = Event(next(_numbers), topic, fields)
+    event = Event(next(_numbers), topic, fields, _source)
     _recent.append(event)
     for subscriber in _subscribers:
         try:

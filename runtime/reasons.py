@@ -81,6 +81,14 @@ def Shutdown(detail: object) -> ExitReason:  # noqa: N802 - reads as the constru
     return ExitReason("shutdown", detail)
 
 
+class StartFailed(Exception):
+    """Raised in `__init__`, `on_start` or a start function: the start failed with this exit reason."""
+
+    def __init__(self, reason: ExitReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class Stop(BaseException):
     """Raised in a handler: stop this actor in the orderly way with `reason`, after answering the ask in hand.
 
@@ -95,3 +103,10 @@ class Stop(BaseException):
 
 class Ignore(BaseException):
     """Raised in `__init__` or `on_start`: there is nothing to run; a supervisor keeps the child without an actor."""
+
+
+def reason_of(error: BaseException) -> ExitReason:
+    """Return the exit reason that an exception from a start stands for. Never switches."""
+    if isinstance(error, Stop | StartFailed):
+        return error.reason
+    return NORMAL if isinstance(error, Ignore) else Crashed(error)

@@ -22,7 +22,7 @@ from regrow.protocol.errors import Cancelled, RegrowError
 from runtime import clock, events, names, scheduler
 from runtime.messages import Call, WithHeader
 from runtime.promise import ActorDied, ActorUnavailable, Future, MailboxFull, Promise
-from runtime.reasons import KILL, KILLED, NORMAL, SHUTDOWN, Crashed, ExitReason, Ignore, Stop
+from runtime.reasons import KILL, KILLED, NORMAL, SHUTDOWN, Crashed, ExitReason, StartFailed, Stop, reason_of
 from runtime.scheduler import (
     ALIVE,
     DEAD,
@@ -378,7 +378,7 @@ class Ref(pykka.ActorRef[Any]):
         if self.parent is not None and self.parent.links is not None:
             self.parent.links.pop(self, None)
         self.parent_linked = False
-        reason = error.reason if isinstance(error, Stop) else NORMAL if isinstance(error, Ignore) else Crashed(error)
+        reason = reason_of(error)
         promise = self.start_promise
         self.start_promise = None
         self.end(reason)
@@ -402,13 +402,15 @@ class Ref(pykka.ActorRef[Any]):
         return promise.wait() if block else Future(promise)
 
     def kill(self) -> None:
-        """End the actor now, untrappably, with the reason `killed`; no hook of it runs. Switches only when it kills itself."""
+        """End the actor now, untrappably, with the reason `killed`; no hook of it runs. Does not return when it kills itself."""
         self.die_now(KILLED)
+        if self.runner is getcurrent():
+            raise Killed
 
     def exit(self, reason: ExitReason, sender: Ref | None = None) -> None:
         """Send an exit signal, as OTP's `exit(Pid, Reason)`; the sender defaults to the calling actor. Never switches."""
         if reason == KILL:
-            self.die_now(KILLED)
+            self.kill()
         elif self.state != DEAD:
             self.hear_exit(sender or scheduler.current_ref() or OUTSIDE, reason)
 
@@ -434,10 +436,8 @@ class Ref(pykka.ActorRef[Any]):
         self.end(reason)
         if not started and self.start_promise is not None:
             promise, self.start_promise = self.start_promise, None
-            promise.reject(Stop(reason))
+            promise.reject(StartFailed(reason))
         if runner.__class__ is Runner:
-            if runner is getcurrent():
-                raise Killed
             run_callback(scheduler.throw_killed, runner, self)
             if not S.sweeping:
                 scheduler.start_sweep()
@@ -550,8 +550,7 @@ class Ref(pykka.ActorRef[Any]):
 
     def _tell_links(self, reason: ExitReason) -> None:
         parent = self.parent
-        if parent is not None and self.parent_linked:
-            self.parent_linked = False
+        if parent is not None and self.parent_linked:  # which stays set: the parent knows that it was told
             if parent.links is not None:
                 parent.links.pop(self, None)
             parent.hear_exit(self, reason)

@@ -311,7 +311,7 @@ def _sweep() -> None:
 
 def throw_killed(runner: Runner, ref: Ref) -> None:
     """Unwind the handler of a dead actor, if that runner still carries it; runs in the hub."""
-    if runner.ref is ref and not runner.dead:
+    if runner.ref is ref and not runner.dead and runner is not getcurrent():
         runner.throw(Killed())
 
 

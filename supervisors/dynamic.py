@@ -1,0 +1,221 @@
+"""Dynamic supervisors: one_for_one over children that come and go, addressed by ref (OTP simple_one_for_one, Elixir).
+
+With a template each start adds positional arguments to it (OTP); without one each start brings a full spec (Elixir), of
+which the id is not kept. All children are stopped at the same time. A child is one record, so a million of them are fine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from runtime import clock
+from runtime.promise import AskTimeout, Promise
+from runtime.reasons import NOPROC, ExitReason, StartFailed
+from runtime.ref import Ref
+from runtime.scheduler import DEAD
+from runtime.signals import when_ended
+from supervisors.child import ABSENT, RESTARTING, Child
+from supervisors.errors import ChildStartFailed, NoSuchChild, NotForDynamic, TooManyChildren
+from supervisors.spec import ChildSpec, check_spec
+from supervisors.strategy import is_shutdown_error
+from supervisors.supervisor import Request, Supervisor
+
+
+class DynamicSupervisor(Supervisor):
+    """Starts empty; children are started by `start_dynamic`, at most `max_children` of them at a time (None: no limit)."""
+
+    def __init__(
+        self,
+        template: Any = None,
+        *,
+        max_children: int | None = None,
+        max_restarts: Any = 1,
+        max_seconds: Any = 5,
+        auto_shutdown: Any = "never",
+    ) -> None:
+        super().__init__(
+            [] if template is None else [template],
+            max_restarts=max_restarts,
+            max_seconds=max_seconds,
+            auto_shutdown=auto_shutdown,
+        )
+        self.templated = template is not None
+        self.max_children = max_children
+        self.template: ChildSpec | None = None
+        self.waiting: dict[Ref, Child] = {}  # children between two attempts, by the ref they had
+
+    def check_specs(self, specs: Sequence[Any]) -> None:
+        if self.templated and len(specs) != 1:
+            raise StartFailed(ExitReason("bad_start_spec", list(specs)))
+        super().check_specs(specs)
+
+    def start_initial(self, specs: Sequence[ChildSpec]) -> None:
+        self.template = specs[0] if specs else None
+
+    # -- children by ref
+
+    def forget(self, child: Child) -> None:
+        if child.last_ref is not None:
+            self.waiting.pop(child.last_ref, None)
+
+    def listed(self, child: Child) -> Child | None:
+        return self.waiting.get(child.last_ref) if child.last_ref is not None else None
+
+    def restart_later(self, child: Child) -> None:
+        super().restart_later(child)
+        if child.last_ref is not None:
+            self.waiting[child.last_ref] = child
+
+    def restart_group(self, child: Child) -> Child | None:
+        if child.last_ref is not None:
+            self.waiting.pop(child.last_ref, None)
+        again = self.restart_one(child)
+        if again is not None and child.last_ref is not None:
+            self.waiting[child.last_ref] = child
+        return again
+
+    def auto_shutdown(self, child: Child) -> None:
+        return
+
+    def do_start_child(self, *args: Any) -> Any:
+        if self.max_children is not None and len(self.by_ref) + len(self.waiting) >= self.max_children:
+            raise TooManyChildren(f"{self.ref.path} runs {self.max_children} children, its limit, come back later", retry_after_s=1.0)
+        template = self.template
+        if template is not None:
+            child = Child(_with_args(template, args))
+        else:
+            (spec,) = args
+            child = Child(check_spec(spec, self.flags.auto_shutdown))
+        reason = self.start_one(child)
+        if reason is not None:
+            raise ChildStartFailed(reason, child.label)
+        return (child.ref, child.info) if child.info is not None else child.ref
+
+    def do_terminate_child(self, id: Any) -> None:  # noqa: A002 - OTP's word
+        if not isinstance(id, Ref):
+            raise NotForDynamic(f"{self.ref.path} addresses its children by ref, not by {id!r}")
+        child = self.by_ref.get(id)
+        if child is not None:
+            self.stop_one(child)
+            return
+        child = self.waiting.pop(id, None)
+        if child is not None:
+            child.set(ABSENT)
+        elif id.is_alive():
+            raise NoSuchChild(f"{id} is no child of {self.ref.path}")
+
+    def do_restart_child(self, id: Any) -> Any:  # noqa: A002
+        raise NotForDynamic(f"{self.ref.path} starts children only by start_child")
+
+    def do_delete_child(self, id: Any) -> None:  # noqa: A002
+        raise NotForDynamic(f"{self.ref.path} forgets children when they end")
+
+    def do_get_childspec(self, id: Any) -> ChildSpec:  # noqa: A002
+        child = self.by_ref.get(id) or self.waiting.get(id) if isinstance(id, Ref) else None
+        if child is not None:
+            return child.spec
+        if self.template is not None and id == self.template.id:
+            return self.template
+        raise NoSuchChild(f"{id!r} is no child of {self.ref.path}")
+
+    def do_which_children(self) -> list[tuple[Any, Any, str]]:
+        running = [(None, ref, child.spec.type) for ref, child in self.by_ref.items()]
+        return running + [(None, RESTARTING, child.spec.type) for child in self.waiting.values()]
+
+    def do_count_children(self) -> dict[str, int]:
+        children = [*self.by_ref.values(), *self.waiting.values()]
+        supervisors = sum(c.spec.type == "supervisor" for c in children)
+        return {
+            "specs": 1 if self.template is not None else len(children),
+            "active": sum(ref.is_alive() for ref in self.by_ref),
+            "supervisors": supervisors,
+            "workers": len(children) - supervisors,
+        }
+
+    # -- stopping all at the same time
+
+    def stop_all(self) -> None:
+        """Tell every child to stop, wait for all within one common time, kill the rest, report per reason."""
+        children = [(ref, child) for ref, child in self.by_ref.items()]
+        for waiting in self.waiting.values():
+            waiting.set(ABSENT)
+        self.by_ref, self.waiting = {}, {}
+        if not children:
+            return
+        left = [(child, self._let_go(ref, child)) for ref, child in children]
+        limit_s = max((c.spec.shutdown for _, c in children if isinstance(c.spec.shutdown, int | float)), default=None)
+        patient = any(c.spec.shutdown == "infinity" for _, c in children)
+        if not patient and limit_s is not None:
+            _wait_all([promise for _, promise in left], limit_s)
+            for ref, child in children:
+                if ref.state != DEAD and child.spec.shutdown != "infinity":
+                    ref.kill()
+        tally: Tally[ExitReason] = Tally()
+        offender: dict[ExitReason, Child] = {}
+        for child, promise in left:
+            reason: ExitReason = promise.wait()
+            child.set(ABSENT)
+            if is_shutdown_error(child.spec.restart, child.spec.shutdown == "brutal_kill", reason):
+                tally[reason] += 1
+                offender.setdefault(reason, child)
+        for reason, count in tally.items():
+            self.report_group(offender[reason], reason, count)
+
+    def _let_go(self, ref: Ref, child: Child) -> Promise:
+        """Begin to stop one child; the promise gives the reason with which it left."""
+        if ref.state == DEAD:
+            promise = Promise()
+            promise.resolve(ref.reason if ref.parent_linked else NOPROC)
+            return promise
+        promise = when_ended(ref)
+        if self.ref.links is not None:
+            self.ref.links.pop(ref, None)
+        ref.parent_linked = False
+        if child.spec.shutdown == "brutal_kill":
+            ref.kill()
+        else:
+            ref.shut_down(self.ref)
+        return promise
+
+    def report_group(self, child: Child, reason: ExitReason, count: int) -> None:
+        """Report the reason with which `count` children left when they were stopped. Never switches."""
+        self.report("shutdown_error", GroupOffender(child, count), reason)
+
+
+class GroupOffender(Child):
+    """Several dynamic children that left with the same reason, reported as one."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, child: Child, count: int) -> None:
+        super().__init__(child.spec)
+        self.count = count
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec.id}*{self.count}"
+
+
+def _with_args(template: ChildSpec, args: Iterable[Any]) -> ChildSpec:
+    spec = ChildSpec.__new__(ChildSpec)
+    for name in ChildSpec.__slots__:
+        setattr(spec, name, getattr(template, name))
+    spec.args = (*template.args, *args)
+    return spec
+
+
+def _wait_all(promises: Sequence[Promise], limit_s: float) -> None:
+    """Wait until all promises are settled, at most `limit_s` seconds. Switches greenlets."""
+    until = clock.now() + limit_s
+    for promise in promises:
+        try:
+            promise.wait(max(0.0, until - clock.now()))
+        except AskTimeout:
+            return
+
+
+def start_dynamic(supervisor: Ref, *args: Any) -> Any:
+    """Start a child under a dynamic supervisor: template arguments, or one full spec. Switches greenlets."""
+    return supervisor.ask(Request("start_child", *args), timeout=None)
