@@ -177,9 +177,9 @@ def compile_operation(
         ),
         read_only=config.read_only,
         isolation=config.isolation,
-        timeout_s=config.timeout,
+        timeout_s=None if config.timeout is None else float(config.timeout),
         max_rows=config.max_rows or max_rows,
-        max_bytes=config.max_bytes or max_bytes,
+        max_bytes=int(config.max_bytes or max_bytes),
         convert=values.for_postgres if dialect == "postgresql" else values.for_sqlite,
         first_word=template.words[0],
     )

@@ -272,7 +272,7 @@ class PostgresEngine:
         self, connection: psycopg.Connection[Any], operation: Operation, types: tuple[int, ...]
     ) -> Generator[Any, Any, bytes | None]:
         """The name under which the server knows this statement, after some uses; a dictionary of bounded size."""
-        key = (operation.name, types)
+        key = (operation.text, types)
         name = self._prepared.get(key)
         if name is not None or not self.settings.prepare or len(self._uses) >= MAX_PREPARED and key not in self._uses:
             return name
@@ -498,6 +498,7 @@ class _Bytea(Loader):
 
 
 _PLAIN_TYPES = (
+    "record",
     "date", "time", "interval", "uuid", "inet", "cidr",
     "int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange",
     "int4multirange", "int8multirange", "nummultirange", "datemultirange", "tsmultirange", "tstzmultirange",

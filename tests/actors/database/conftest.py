@@ -1,0 +1,116 @@
+"""A database integration without a daemon: the plan's actors, each started under its own name, stopped after the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event
+
+from actors.database.operation import OperationConfig
+from actors.integrations.database import DatabaseConfig, plan
+from actors.seam import Context
+from config.schema import DatabaseUrl
+from runtime import clock, events
+from runtime.messages import Call
+from runtime.names import whereis
+from runtime.promise import Promise
+from runtime.ref import Ref, spawn
+from tests.support.servers.postgres import PostgresDatabase
+
+LONG = 10.0
+
+
+class Database:
+    """One planned and started database called `db`."""
+
+    def __init__(self, config: DatabaseConfig, folder: Path) -> None:
+        self.config = config
+        self.events: list[events.Event] = []
+        self._happened = Event()
+        self._unsubscribe = events.subscribe(self._on_event)
+        self.plan = plan("db", config, Context(folder, folder, None, "test"))
+        self.refs: list[Ref] = []
+        for child in self.plan.children:
+            self.refs.append(spawn(child.start, child.args, child.kwargs, name=child.name))
+
+    @property
+    def front(self) -> Ref:
+        return self.part("db")
+
+    def part(self, name: str) -> Ref:
+        ref = whereis(name)
+        assert ref is not None, f"{name} is not there"
+        return ref
+
+    def ask(self, operation: str, timeout: float = LONG, **arguments: Any) -> Any:
+        checked = self.plan.exports[operation].check(arguments)
+        return self.front.call(operation, checked, timeout=timeout)
+
+    def ask_later(self, operation: str, timeout: float = LONG, **arguments: Any) -> Promise:
+        promise = Promise(deadline=clock.now() + timeout)
+        self.front.request(Call(operation, arguments), promise)
+        return promise
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.front.actor.status())
+
+    def connection_status(self, index: int = 1) -> dict[str, Any]:
+        return dict(self.part(f"db/connection-{index}").actor.status())
+
+    def wait_for(self, topic: str, count: int = 1) -> None:
+        """Wait until so many events of the topic have come."""
+        with gevent.Timeout(LONG, AssertionError(f"no {topic} within {LONG:g} s")):
+            while sum(event.topic == topic for event in self.events) < count:
+                self._happened.clear()
+                self._happened.wait()
+
+    def forget_events(self) -> None:
+        self.events.clear()
+
+    def stop(self) -> None:
+        self._unsubscribe()
+        for ref in reversed(self.refs):
+            if ref.is_alive():
+                ref.stop()
+
+    def _on_event(self, event: events.Event) -> None:
+        self.events.append(event)
+        self._happened.set()
+
+
+def _written(kind: Any, value: object) -> Any:
+    return kind.parse(value)
+
+
+StartDatabase = Callable[..., Database]
+
+
+@pytest.fixture
+def start_database(tmp_path: Path) -> Iterator[StartDatabase]:
+    """`start_database(url, {"name": "SELECT 1", "other": {"sql": ..., "kind": "one"}}, pool_size=2)`."""
+    started: list[Database] = []
+
+    def start(url: str, operations: dict[str, Any], **keys: Any) -> Database:
+        named = {
+            name: msgspec.convert(each if isinstance(each, dict) else {"sql": each}, OperationConfig, dec_hook=_written)
+            for name, each in operations.items()
+        }
+        config = DatabaseConfig(url=DatabaseUrl.parse(url, tmp_path), operations=named, **keys)
+        started.append(Database(config, tmp_path))
+        return started[-1]
+
+    yield start
+    for database in started:
+        database.stop()
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def engine_url(request: pytest.FixtureRequest, postgres_database: PostgresDatabase) -> str:
+    """A fresh database of either engine."""
+    # asked for by name and not when needed: the session's server must be there before the leak guard looks
+    return postgres_database.url if request.param == "postgresql" else "sqlite:///folder/test.db"
