@@ -107,7 +107,7 @@ class _Schema:
                 required.append(field.encode_name)
             else:
                 default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
-                if default is not None and not isinstance(default, (msgspec.Struct, Secret)):
+                if default not in (None, msgspec.UNSET) and not isinstance(default, (msgspec.Struct, Secret)):
                     schema = {**schema, "default": _plain(default)}
             properties[field.encode_name] = schema
         table: dict[str, Any] = {"type": "object", "properties": properties}

@@ -230,7 +230,7 @@ def test_listening_with_the_needed_protection_is_no_mistake(loads: Loads, text: 
 
 
 class TestCurve:
-    KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+    KEY = ">l1]F6tSxKzsdlpLS<TNk(NLceziNm0e:M)VY]zm"
     TEXT = "[gateway.curve]\nsecret_key_file = 'server.key'\n"
 
     def client(self, name: str, key: str, allow: str = "[]") -> str:

@@ -26,7 +26,7 @@ max_clients = "${N}"
 secret_key_file = "k"
 [[gateway.curve.clients]]
 name = "billing"
-public_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+public_key = ">l1]F6tSxKzsdlpLS<TNk(NLceziNm0e:M)VY]zm"
 [http]
 bind = "127.0.0.1:5758"
 [actors.a]
