@@ -5,8 +5,11 @@ Read `actors.seam` first, then any one file of this folder.
 
 from __future__ import annotations
 
+from actors.integrations import python
 from actors.seam import Context, Integration, Plan
 
-INTEGRATIONS: dict[str, Integration] = {}
+INTEGRATIONS: dict[str, Integration] = {
+    "python": python.INTEGRATION,
+}
 
 __all__ = ["INTEGRATIONS", "Context", "Integration", "Plan"]

@@ -129,6 +129,7 @@ class Worker(Actor):
         self._calls_in_all = 0
         self._rss = 0
         self._lifetime_s = float("inf")
+        self._stopping = False
         self._timers: dict[str, clock.Timer] = {}
 
     def on_start(self) -> None:
@@ -157,7 +158,7 @@ class Worker(Actor):
             case StartOverdue(generation) if generation == self._generation:
                 self._give_up_start()
             case Announce():
-                self._tell_front()
+                self._meet_front()
             case Said() | Abandoned() | Ended() | KillNow() | StartOverdue():
                 pass  # of a process or a job that is no longer ours
             case _:
@@ -168,7 +169,7 @@ class Worker(Actor):
     def _spawn(self) -> None:
         settings = self.settings
         self._generation += 1
-        generation, post = self._generation, self.ref.post
+        generation, post = self._generation, self._post
         self._process = self._exit = self._problem = None
         self._process = WorkerProcess(
             settings.command,
@@ -354,6 +355,12 @@ class Worker(Actor):
         if state in ("starting", "ending"):
             self._tell_front()
 
+    def _meet_front(self) -> None:
+        # The end of the last front answered its callers; nobody waits for what they had asked for.
+        if self._job is not None and self._job.promise.done and self._state == "busy":
+            self._kill_call("cancelled")
+        self._tell_front()
+
     def _tell_front(self) -> None:
         front = whereis(self.settings.pool)
         if front is not None and self._state is not None:
@@ -363,6 +370,10 @@ class Worker(Actor):
         self._cancel_timer(name)
         self._timers[name] = self.send_after(delay_s, message)
 
+    def _cancel_timers(self) -> None:
+        for name in list(self._timers):
+            self._cancel_timer(name)
+
     def _cancel_timer(self, name: str) -> None:
         timer = self._timers.pop(name, None)
         if timer is not None:
@@ -370,7 +381,14 @@ class Worker(Actor):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _post(self, message: object) -> None:
+        # What comes while the actor stops would only be counted as lost.
+        if not self._stopping:
+            self.ref.post(message)
+
     def on_stop(self) -> None:
+        self._stopping = True
+        self._cancel_timers()
         process = self._process
         if process is None:
             return
@@ -384,8 +402,7 @@ class Worker(Actor):
 
     def _after_end(self, down: Down) -> None:
         """Leave nothing behind, whatever ended the actor; runs in the hub."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self._cancel_timers()
         if self._state is not None:
             WORKERS.add(-1, self.settings.pool, self._state)
             self._state = None

@@ -269,3 +269,20 @@ def _hidden() -> int:
 
 
 imported = os.getcwd
+
+
+def shout_and_wait_for_file(path: str) -> bool:
+    os.write(2, b"waiting\n")
+    return wait_for_file(path)
+
+
+def shout_and_spin() -> NoReturn:
+    os.write(2, b"spinning\n")
+    while True:
+        pass
+
+
+def hog_and_wait(megabytes: int) -> int:
+    hogged = b"h" * (megabytes << 20)
+    time.sleep(60)
+    return len(hogged)
