@@ -135,6 +135,10 @@ class Extras:
             self.idle_timer = None
         self.arrivals.clear()
 
+    def oldest_age_s(self) -> float | None:
+        """Return how long the oldest waiting message waits, None when none does. Never switches."""
+        return time.monotonic() - self.arrivals[0] if self.arrivals else None
+
     # -- tracing
 
     def _note(self, direction: str, what: Any) -> None:

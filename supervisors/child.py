@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from config.secret import redact
 from runtime import clock, events
 from runtime.actor import Actor
-from runtime.measure import Counter
+from runtime.introspect import ChildFacts
 from runtime.promise import AskTimeout
 from runtime.reasons import NOPROC, Crashed, ExitReason, Ignore, StartFailed, Stop, reason_of
 from runtime.ref import Ref, spawn
@@ -19,10 +20,9 @@ from supervisors.spec import ChildSpec
 if TYPE_CHECKING:
     from runtime.clock import Timer
 
-RESTARTS = Counter("actor_restarts_total", "restarts by the reason of the exit before", ("actor", "reason"))
-RESTART_REASONS = ("crashed", "killed", "normal", "shutdown", "other")
-
 RUNNING, RESTARTING, PARKED, ABSENT = "running", "restarting", "parked", "undefined"
+_SHOWN = {PARKED: "failed", ABSENT: "stopped"}
+MAX_REASON_CHARS = 500
 
 
 class FailedToStart:
@@ -49,7 +49,7 @@ class FailedToStart:
 class Child:
     """What a supervisor knows of one child; it outlives the child's incarnations."""
 
-    __slots__ = ("attempts", "info", "last_reason", "last_ref", "ref", "restarts", "retry", "since", "spec", "state", "up_since", "why")
+    __slots__ = ("attempts", "info", "last_reason", "last_ref", "ref", "restarts", "retry", "retry_at", "since", "spec", "state", "up_since", "why")
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
@@ -57,11 +57,12 @@ class Child:
         self.last_ref: Ref | None = None  # what it had last, by which callers of a dynamic supervisor still know it
         self.state = ABSENT
         self.info: Any = None
-        self.restarts = 0
+        self.restarts: dict[str, int] = {}  # by why the actor had ended: crashed, killed, exited
         self.attempts = 0  # restarts in a row, for the back-off
         self.since = time.time()  # unix seconds of the last change of state
         self.up_since = clock.now()
         self.retry: Timer | None = None
+        self.retry_at: float | None = None
         self.last_reason: ExitReason | None = None
         self.why: str | None = None  # why it is parked or waits, for people
 
@@ -79,9 +80,10 @@ class Child:
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
+        self.retry_at = None
 
     def __repr__(self) -> str:
-        return f"<Child {self.label} {self.state}, {self.restarts} restarts>"
+        return f"<Child {self.label} {self.state}, {sum(self.restarts.values())} restarts>"
 
 
 def start_child(supervisor: Ref, child: Child) -> ExitReason | None:
@@ -133,21 +135,16 @@ def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
 def meter_of(spec: ChildSpec) -> Meter:
     """Return the measurements of a configured child, which outlive its incarnations. Never switches."""
     if spec.meter is None:
-        actor = spec.name or str(spec.id)
-        spec.meter = Meter(actor)
-        for reason in RESTART_REASONS:
-            RESTARTS.declare(actor, reason)
+        spec.meter = Meter(spec.name or str(spec.id))
     meter: Meter = spec.meter
     return meter
 
 
-def count_restart(child: Child, reason: ExitReason | None) -> None:
-    """Count a restart of the child. Never switches."""
-    child.restarts += 1
-    if child.spec.measured:
-        kind = reason.kind if reason is not None else "other"
-        meter_of(child.spec)
-        RESTARTS.inc(child.spec.name or child.label, kind if kind in RESTART_REASONS else "other")
+def count_restart(child: Child) -> None:
+    """Count a restart of the child by why its actor had ended. Never switches."""
+    kind = child.last_reason.kind if child.last_reason is not None else "exited"
+    word = kind if kind in ("crashed", "killed") else "exited"
+    child.restarts[word] = child.restarts.get(word, 0) + 1
 
 
 def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
@@ -178,6 +175,29 @@ def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
                 ref.kill()
     reason = ended.wait()
     return reason
+
+
+def facts_of(child: Child) -> ChildFacts:
+    """Return what operators may see of this child. Never switches."""
+    ref = child.ref
+    state = _SHOWN.get(child.state, child.state)
+    if ref is not None:
+        state = "restarting" if ref.state == DEAD else ref.state_name
+    spec = child.spec
+    return ChildFacts(
+        label=child.label,
+        name=spec.name,
+        kind=spec.type,
+        restart=spec.restart,
+        state=state,
+        restarts=child.restarts,
+        since_wall=child.since,
+        why=child.why,
+        retry_in_s=None if child.retry_at is None else max(0.0, round(child.retry_at - clock.now(), 3)),
+        last_reason=None if child.last_reason is None else redact(str(child.last_reason))[:MAX_REASON_CHARS],
+        crash_id=crash_id_of(child.last_reason),
+        ref=ref,
+    )
 
 
 def crash_id_of(reason: ExitReason | None) -> str | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from runtime import clock
+from runtime.introspect import ChildFacts
 from runtime.promise import AskTimeout, Promise
 from runtime.reasons import NOPROC, ExitReason, StartFailed
 from runtime.ref import Ref
 from runtime.scheduler import DEAD
 from runtime.signals import when_ended
-from supervisors.child import ABSENT, RESTARTING, Child
+from supervisors.child import ABSENT, RESTARTING, Child, facts_of
 from supervisors.errors import ChildStartFailed, NoSuchChild, NotForDynamic, TooManyChildren
 from supervisors.spec import ChildSpec, check_spec
 from supervisors.strategy import is_shutdown_error
@@ -133,6 +135,16 @@ class DynamicSupervisor(Supervisor):
             "supervisors": supervisors,
             "workers": len(children) - supervisors,
         }
+
+    def child_facts(self, most: int) -> tuple[list[ChildFacts], int]:
+        children = [*islice(self.by_ref.values(), most), *islice(self.waiting.values(), most)]
+        return [facts_of(child) for child in children], len(self.by_ref) + len(self.waiting) - len(children)
+
+    def child_fact(self, label: str) -> ChildFacts | None:
+        return None
+
+    def status(self) -> dict[str, Any]:
+        return {**super().status(), "strategy": "dynamic", "children": len(self.by_ref) + len(self.waiting)}
 
     # -- stopping all at the same time
 

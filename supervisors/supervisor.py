@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from config.secret import redact
 from runtime import clock, events
 from runtime.actor import Actor
+from runtime.introspect import ChildFacts
 from runtime.reasons import SHUTDOWN, ExitReason, Shutdown, StartFailed, Stop
 from runtime.ref import Ref
 from runtime.signals import Exit
 from supervisors.child import (
     ABSENT,
+    MAX_REASON_CHARS,
     PARKED,
     RESTARTING,
     Child,
     FailedToStart,
     count_restart,
     crash_id_of,
+    facts_of,
     start_child,
     stop_child,
 )
@@ -38,8 +42,6 @@ from supervisors.errors import (
 from supervisors.intensity import Intensity
 from supervisors.spec import ChildSpec, Flags, SpecError, check_childspecs, check_spec
 from supervisors.strategy import decide, is_reported, is_shutdown_error
-
-MAX_REASON_CHARS = 500
 
 
 class Request:
@@ -130,7 +132,10 @@ class Supervisor(Actor):
             self.children[spec.id] = Child(spec)
         for child in list(self.children.values()):
             reason = self.start_one(child)
-            if reason is not None:
+            if reason is not None and child.spec.park is not None:
+                self.report("start_error", child, reason)
+                self.park(child, reason)
+            elif reason is not None:
                 self.report("start_error", child, reason)
                 self.stop_all()
                 raise StartFailed(Shutdown(FailedToStart(child.spec.id, reason)))
@@ -203,7 +208,11 @@ class Supervisor(Actor):
         delay_s = backoff.delay_s(child.attempts)
         child.set(RESTARTING)
         child.why = f"restarts in {delay_s:.3g} s after {child.last_reason}"[:MAX_REASON_CHARS]
+        self._retry_in(child, delay_s)
+
+    def _retry_in(self, child: Child, delay_s: float) -> None:
         child.retry = clock.after(delay_s, self._retry_due, child)
+        child.retry_at = clock.now() + delay_s
 
     def _retry_due(self, child: Child) -> None:
         child.retry = None
@@ -220,7 +229,7 @@ class Supervisor(Actor):
         child.set(PARKED)
         child.last_reason = reason
         child.why = f"gave up ({reason}), tries again in {delay_s:.3g} s"[:MAX_REASON_CHARS]
-        child.retry = clock.after(delay_s, self._retry_due, child)
+        self._retry_in(child, delay_s)
         events.publish("actor.parked", actor=child.spec.name or child.label, supervisor=self.ref.path, reason=str(reason), retry_in_s=delay_s)
 
     def restart_group(self, child: Child) -> Child | None:
@@ -260,14 +269,14 @@ class Supervisor(Actor):
 
     def restarted(self, child: Child) -> None:
         """Count and announce a restart that worked."""
-        count_restart(child, child.last_reason)
+        count_restart(child)
         if child.ref is not None and events.listening():
             events.publish(
                 "actor.restarted",
                 actor=child.spec.name or child.ref.path,
                 path=child.ref.path,
                 incarnation=child.ref.serial,
-                restarts=child.restarts,
+                restarts=sum(child.restarts.values()),
                 reason=str(child.last_reason)[:MAX_REASON_CHARS],
                 crash_id=crash_id_of(child.last_reason),
             )
@@ -412,6 +421,15 @@ class Supervisor(Actor):
             offender=offender,
         )
 
+    def child_facts(self, most: int) -> tuple[list[ChildFacts], int]:
+        """Return what operators may see of the children, and how many were left out. Never switches."""
+        return [facts_of(child) for child in self.children.values()], 0
+
+    def child_fact(self, label: str) -> ChildFacts | None:
+        """Return what operators may see of the child with this id. Never switches."""
+        child = self.children.get(label)
+        return None if child is None else facts_of(child)
+
     def status(self) -> dict[str, Any]:
         return {
             "strategy": self.flags.strategy,
@@ -422,8 +440,6 @@ class Supervisor(Actor):
 
 
 def _text(reason: ExitReason) -> str:
-    from config.secret import redact
-
     return redact(str(reason))[:MAX_REASON_CHARS]
 
 
