@@ -4,9 +4,9 @@ Read: `Metrics.render`, then `_Collector` (what a scrape is made of), then the f
 This is the only importer of prometheus_client; everybody else counts with runtime.measure.
 
 Decisions. The hub only copies numbers, a slice at a time; turning them into text takes ten times as long and happens in
-one native thread of its own, which makes one sample at a time and lets go of the interpreter's lock in between. A scrape
-walks the tree once and no mailbox. Label `actor` is a configured name; the children of a dynamic supervisor are summed
-under one name, so the number of series does not grow with the load.
+one native thread of its own, which makes one sample at a time and lets go of the interpreter's lock in between.
+A scrape walks the tree once and no mailbox. Label `actor` is a configured name; the children of a dynamic supervisor
+are summed under one name, so the number of series does not grow with the load.
 """
 
 from __future__ import annotations
