@@ -21,6 +21,7 @@ import requests
 import requests.adapters
 import urllib3
 from gevent.local import local
+from gevent.lock import BoundedSemaphore
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -112,8 +113,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
 class HttpClient:
     """One requests session for one integration.
 
-    At most `pool` connections to a host; a request that finds all of them busy waits within its own time limit. Nothing
-    of the environment (proxies, netrc, CA bundles) and no cookie is used.
+    At most `pool` exchanges at once; a request that finds all places taken waits within its own time limit. Nothing of
+    the environment (proxies, netrc, CA bundles) and no cookie is used.
     """
 
     def __init__(
@@ -129,11 +130,13 @@ class HttpClient:
         self.max_response_bytes = max_response_bytes
         self.max_redirects = max_redirects
         self._user_agent = user_agent
+        # Not urllib3's own blocking pool: a time limit that passes in its queue makes it count one place too many.
+        self._places = BoundedSemaphore(pool)
         self._session = requests.Session()
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
             # Four hosts: the integration's own and the few that it redirects to.
-            self._session.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=pool, max_retries=0, pool_block=True))
+            self._session.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=pool, max_retries=0))
 
     def close(self) -> None:
         """Close all idle connections. Never switches."""
@@ -151,7 +154,8 @@ class HttpClient:
         try:
             timer.start()
             try:
-                return self._follow(request, doing)
+                with self._places:
+                    return self._follow(request, doing)
             finally:
                 timer.close()
         except gevent.Timeout as fired:

@@ -45,10 +45,9 @@ class InFlight:
 class Front(Actor):
     """One configured API as callers see it: its operations are its methods."""
 
-    def __init__(self, settings: Settings, in_flight: InFlight, timeout_s: float) -> None:
+    def __init__(self, settings: Settings, in_flight: InFlight) -> None:
         super().__init__()
         self.exports = {operation.name: operation.exported for operation in settings.operations.values()}
-        self.ref.timeout_s = timeout_s
         self._settings = settings
         self._in_flight = in_flight
         self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)

@@ -39,11 +39,10 @@ PAUSING_STATUSES = frozenset({403, 429, 503})
 class Worker(Actor):
     """Runs the calls that the front hands it."""
 
-    def __init__(self, settings: Settings, lane: int, timeout_s: float) -> None:
+    def __init__(self, settings: Settings, lane: int) -> None:
         super().__init__()
         self._settings = settings
         self._lane = lane
-        self.ref.timeout_s = timeout_s
 
     def on_start(self) -> None:
         """Tell the front, which waits for this worker if it has just been restarted."""

@@ -251,4 +251,3 @@ def declare(integration: str) -> None:
     for outcome in ("ok", "failed", "unknown", "late"):
         OUTCOMES.declare(integration, outcome)
     REFUSALS.declare(integration)
-

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 SLOTS = 100
 # Waits shorter than this are rounding errors of the slot arithmetic.
 MIN_WAIT_S = 0.0005
+# Far below any slot, far above the error of adding up times.
+ROUNDING_S = 1e-6
 # However absurd a peer's Retry-After is, it never silences an integration for longer.
 MAX_PAUSE_S = 6 * 3600.0
 
@@ -129,9 +131,13 @@ class Quota:
         return int(now // self._slot_s)
 
     def _expire(self, now: float) -> None:
-        slots, oldest = self.record.slots, self._slot(now) - SLOTS
-        while slots and slots[0][0] < oldest:
+        slots = self.record.slots
+        while slots and self._leaves(slots[0][0]) <= now + ROUNDING_S:
             slots.popleft()
+
+    def _leaves(self, slot: int) -> float:
+        """Return when all of a slot has left the window."""
+        return (slot + SLOTS + 1) * self._slot_s
 
     def _window_wait_s(self, now: float, nth: int) -> float:
         if self.limit is None:
@@ -145,7 +151,7 @@ class Quota:
         for slot, count in self.record.slots:
             freed += count
             if freed > over:
-                wait = (slot + SLOTS + 1) * self._slot_s - now
+                wait = self._leaves(slot) - now
                 break
         else:
             cycles += 1

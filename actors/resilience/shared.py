@@ -61,7 +61,7 @@ for i = 1, #all, 2 do
   elseif name == 'paused_until' then paused_until = value
   elseif name ~= 'learned_from' then
     local slot = tonumber(string.sub(name, 3))
-    if slot < current - slots then redis.call('HDEL', KEYS[1], name)
+    if (slot + slots + 1) * slot_s <= now + 0.000001 then redis.call('HDEL', KEYS[1], name)
     else used = used + value; fields[#fields + 1] = {slot, value} end
   end
 end

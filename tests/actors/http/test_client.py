@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+from collections.abc import Iterator, Mapping
+
+import gevent
+import pytest
+
+from actors.http.client import HttpClient, Request
+from regrow.protocol.errors import ConnectionFailed, DecodeError, RegrowError, TimedOut, TooLarge, UpstreamError
+from tests.support.http_peer import HttpPeer, RawPeer, Reply, garbage, hang_up, reset
+from tests.support.http_peer import Request as Arrived
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def client() -> Iterator[HttpClient]:
+    made = HttpClient(pool=4, connect_timeout_s=1.0, max_response_bytes=100_000, max_redirects=3)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other_peer() -> Iterator[HttpPeer]:
+    peer = HttpPeer()
+    peer.start()
+    yield peer
+    peer.stop()
+
+
+def get(
+    client: HttpClient, url: str, *, limit_s: float = 5.0, headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    response = client.send(Request("GET", url, headers or {}), limit_s=limit_s, doing="api.get")
+    return response.status, response.body
+
+
+def test_it_sends_what_it_is_given_and_returns_what_comes_back(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("POST /things", status=201, json={"id": 7}, headers={"X-Request-Id": "r1"})
+    request = Request("POST", http_peer.url + "/things?a=b%2Fc", {"X-Api-Key": "k"}, b'{"x":1}')
+    response = client.send(request, limit_s=5, doing="api.make")
+    assert (response.status, response.body, response.headers["x-request-id"]) == (201, b'{"id": 7}', "r1")
+    arrived = http_peer.requests[0]
+    assert (arrived.target, arrived.body, arrived.headers["x-api-key"]) == ("/things?a=b%2Fc", b'{"x":1}', "k")
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 400, 404, 418, 429, 500, 503, 599])
+def test_every_status_is_an_answer(client: HttpClient, http_peer: HttpPeer, status: int) -> None:
+    http_peer.reply("GET /x", status=status)
+    assert get(client, http_peer.url + "/x") == (status, b"")
+
+
+def test_a_connection_is_used_again(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /x", body=b"y" * 1000)
+    for _ in range(5):
+        get(client, http_peer.url + "/x")
+    assert http_peer.connections == 1
+
+
+def test_no_more_connections_than_the_pool_holds(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /x", delay_s=0.02)
+    jobs = [gevent.spawn(get, client, http_peer.url + "/x") for _ in range(20)]
+    gevent.joinall(jobs, raise_error=True)
+    assert http_peer.connections == 4
+
+
+def test_a_peer_that_is_down_is_noticed_at_once_and_nothing_was_started(client: HttpClient) -> None:
+    with pytest.raises(ConnectionFailed, match="connection refused") as caught:
+        get(client, f"http://127.0.0.1:{free_port()}/x")
+    assert caught.value.started == "no"
+
+
+def test_a_host_that_does_not_resolve_is_named(client: HttpClient) -> None:
+    with pytest.raises(ConnectionFailed, match=r"no-such-host\.invalid does not resolve") as caught:
+        get(client, "http://no-such-host.invalid/x")
+    assert caught.value.started == "no"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(hold=True), Reply(body=b"x" * 1000, drip_bytes=1, drip_pause_s=0.02)],
+    ids=["silent", "dripping"],
+)
+def test_the_time_limit_bounds_the_whole_exchange(client: HttpClient, http_peer: HttpPeer, reply: Reply) -> None:
+    http_peer.reply("GET /slow", handler=lambda _: reply)
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match=r"127\.0\.0\.1 within 0\.2 s") as caught:
+        get(client, http_peer.url + "/slow", limit_s=0.2)
+    assert 0.15 < time.monotonic() - began < 1.0
+    assert caught.value.started == ("unknown" if reply.hold else "yes")
+    http_peer.release()
+
+
+def test_a_time_limit_in_the_callers_own_code_passes_through(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /slow", hold=True)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
+        get(client, http_peer.url + "/slow", limit_s=5)
+    http_peer.release()
+
+
+def test_after_time_limits_passed_the_pool_is_whole(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /slow", hold=True)
+    http_peer.reply("GET /x", body=b"ok")
+
+    def too_slow() -> None:
+        with pytest.raises(TimedOut):
+            get(client, http_peer.url + "/slow", limit_s=0.1)
+
+    gevent.joinall([gevent.spawn(too_slow) for _ in range(12)], raise_error=True)
+    http_peer.release()
+    assert [get(client, http_peer.url + "/x")[1] for _ in range(4)] == [b"ok"] * 4
+
+
+def test_waiting_for_a_free_connection_is_within_the_limit_and_starts_nothing(
+    client: HttpClient, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("GET /slow", hold=True)
+    holders = [gevent.spawn(get, client, http_peer.url + "/slow") for _ in range(4)]
+    http_peer.wait_for_requests(4)
+    with pytest.raises(TimedOut, match="no connection") as caught:
+        get(client, http_peer.url + "/slow", limit_s=0.1)
+    assert caught.value.started == "no"
+    http_peer.release()
+    gevent.joinall(holders, raise_error=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [
+        (b"\x00\xff not http at all\r\n\r\n", "connection_error"),
+        (b"HTTP/1.1 abc\r\n\r\n", "connection_error"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", "connection_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nabc", "connection_error"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "connection_error"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope", "decode_error"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n", "connection_error"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n", "connection_error"),
+    ],
+    ids=["noise", "status", "truncated", "chunk-size", "cut-chunk", "gzip", "many-headers", "long-header"],
+)
+def test_garbage_becomes_a_typed_error(client: HttpClient, raw_peer: RawPeer, raw: bytes, code: str) -> None:
+    raw_peer.behave(garbage(raw))
+    with pytest.raises(RegrowError) as caught:
+        get(client, raw_peer.url + "/x?key=hidden-in-query")
+    assert caught.value.code == code
+    assert caught.value.started == "yes"
+    assert "hidden-in-query" not in str(caught.value)
+
+
+@pytest.mark.parametrize("behaviour", [hang_up, reset], ids=["hang-up", "reset"])
+def test_a_connection_lost_before_the_answer_leaves_open_whether_work_began(
+    client: HttpClient, raw_peer: RawPeer, behaviour: object
+) -> None:
+    raw_peer.behave(behaviour)  # type: ignore[arg-type]
+    with pytest.raises(ConnectionFailed, match="closed the connection") as caught:
+        get(client, raw_peer.url + "/x")
+    assert caught.value.started == "unknown"
+
+
+def test_the_foreign_text_of_a_failure_which_holds_the_url_is_left_out(client: HttpClient) -> None:
+    with pytest.raises(ConnectionFailed) as caught:
+        get(client, f"http://127.0.0.1:{free_port()}/x?appid=hidden-in-query")
+    assert "hidden-in-query" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_an_announced_body_over_the_limit_is_not_read(client: HttpClient, raw_peer: RawPeer) -> None:
+    raw_peer.behave(garbage(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nxxxx"))
+    with pytest.raises(TooLarge, match="100000 bytes"):
+        get(client, raw_peer.url + "/x", limit_s=2)
+
+
+def test_an_endless_body_is_cut_at_the_limit(client: HttpClient, raw_peer: RawPeer) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
+
+    raw_peer.behave(endless)
+    with pytest.raises(TooLarge):
+        get(client, raw_peer.url + "/x")
+
+
+def test_a_compression_bomb_is_cut_at_the_limit(client: HttpClient, http_peer: HttpPeer) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    http_peer.reply("GET /x", body=bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(TooLarge):
+        get(client, http_peer.url + "/x")
+
+
+def test_a_compressed_body_is_decompressed(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /x", body=gzip.compress(b"hello"), headers={"Content-Encoding": "gzip"})
+    assert get(client, http_peer.url + "/x") == (200, b"hello")
+
+
+def test_a_redirect_on_the_same_host_keeps_every_header(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /old", status=301, headers={"Location": "/new"})
+    http_peer.reply("GET /new", body=b"here")
+    assert get(client, http_peer.url + "/old", headers={"Authorization": "Bearer t"}) == (200, b"here")
+    assert http_peer.requests[1].headers["authorization"] == "Bearer t"
+
+
+def test_a_redirect_to_another_host_carries_none_of_our_secrets(
+    client: HttpClient, http_peer: HttpPeer, other_peer: HttpPeer
+) -> None:
+    http_peer.reply("GET /old", status=302, headers={"Location": other_peer.url + "/new"})
+    other_peer.reply("GET /new", body=b"there")
+    headers = {
+        "Authorization": "Bearer t", "X-Api-Key": "k", "Idempotency-Key": "i", "Cookie": "c=1", "X-Own": "o",
+        "Accept": "text/plain",
+    }  # fmt: skip
+    assert get(client, http_peer.url + "/old", headers=headers) == (200, b"there")
+    arrived = other_peer.requests[0].headers
+    assert set(arrived) == {"accept", "accept-encoding", "user-agent", "host", "connection"} & set(arrived)
+    assert arrived["accept"] == "text/plain"
+
+
+def test_a_body_is_not_sent_to_another_host(client: HttpClient, http_peer: HttpPeer, other_peer: HttpPeer) -> None:
+    http_peer.reply("POST /old", status=307, headers={"Location": other_peer.url + "/new"})
+    with pytest.raises(UpstreamError, match="another host") as caught:
+        client.send(Request("POST", http_peer.url + "/old", {}, b"private"), limit_s=5, doing="api.post")
+    assert caught.value.status == 307
+    assert other_peer.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "body"), [(303, "GET", b""), (302, "GET", b""), (307, "POST", b"x"), (308, "POST", b"x")]
+)
+def test_a_redirected_post_keeps_or_loses_its_body_as_the_status_says(
+    client: HttpClient, http_peer: HttpPeer, status: int, method: str, body: bytes
+) -> None:
+    http_peer.reply("POST /old", status=status, headers={"Location": "/new"})
+    http_peer.reply("*", body=b"ok")
+    client.send(Request("POST", http_peer.url + "/old", {"Content-Type": "text/plain"}, b"x"), limit_s=5, doing="p")
+    second: Arrived = http_peer.requests[1]
+    assert (second.method, second.path, second.body) == (method, "/new", body)
+    assert ("content-type" in second.headers) is bool(body)
+
+
+def test_a_redirect_loop_ends(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /loop", status=302, headers={"Location": "/loop"})
+    with pytest.raises(UpstreamError, match="more than 3 times"):
+        get(client, http_peer.url + "/loop")
+    assert http_peer.count("GET /loop") == 4
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://[bad", "http://u:p@127.0.0.1/"])
+def test_a_redirect_to_nowhere_good_is_a_typed_error(client: HttpClient, http_peer: HttpPeer, target: str) -> None:
+    http_peer.reply("GET /old", status=302, headers={"Location": target})
+    with pytest.raises(UpstreamError, match="redirected"):
+        get(client, http_peer.url + "/old")
+
+
+def test_with_redirects_off_the_redirect_is_the_answer(http_peer: HttpPeer) -> None:
+    client = HttpClient(pool=1, max_redirects=0)
+    http_peer.reply("GET /old", status=302, headers={"Location": "/new"})
+    assert get(client, http_peer.url + "/old")[0] == 302
+    client.close()
+
+
+def test_cookies_are_not_kept(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /x", headers={"Set-Cookie": "session=1"})
+    get(client, http_peer.url + "/x")
+    get(client, http_peer.url + "/x")
+    assert "cookie" not in http_peer.requests[1].headers
+
+
+def test_proxies_of_the_environment_are_not_used(
+    client: HttpClient, http_peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    http_peer.reply("GET /x", body=b"direct")
+    assert get(client, http_peer.url + "/x")[1] == b"direct"
+
+
+def test_a_keep_alive_connection_that_the_peer_closed_meanwhile_is_replaced(
+    client: HttpClient, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("GET /x", body=b"ok")
+    get(client, http_peer.url + "/x")
+    http_peer.cut_connections()
+    gevent.sleep(0.01)
+    assert get(client, http_peer.url + "/x")[1] == b"ok"
+
+
+def test_a_certificate_nobody_signed_is_refused(client: HttpClient, raw_peer: RawPeer) -> None:
+    raw_peer.behave(garbage(b"this is no tls"))
+    with pytest.raises(ConnectionFailed, match="TLS failed") as caught:
+        get(client, raw_peer.url.replace("http:", "https:") + "/x")
+    assert caught.value.started == "no"
+
+
+def test_a_body_that_does_not_decompress_is_a_decode_error(client: HttpClient, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /x", body=b"plain", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(DecodeError, match="does not decompress"):
+        get(client, http_peer.url + "/x")

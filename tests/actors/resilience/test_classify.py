@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from actors.resilience.classify import Verdict, classify, is_permanent_refusal, means_unavailable, normalise
+from regrow.protocol.errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    DeadlineExceeded,
+    DecodeError,
+    Failed,
+    InvalidArguments,
+    NotFound,
+    RateLimited,
+    RegrowError,
+    TimedOut,
+    UpstreamError,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable", "blame"),
+    [
+        (UpstreamError(status=500), True, "peer"),
+        (UpstreamError(status=503), True, "peer"),
+        (UpstreamError(status=501), False, "peer"),
+        (UpstreamError(status=404), False, "nobody"),
+        (UpstreamError(status=401), False, "nobody"),
+        (UpstreamError(status=408), True, "nobody"),
+        (UpstreamError(status=302, retryable=False), False, "nobody"),
+        (RateLimited(started="yes"), True, "nobody"),
+        (RateLimited(started="yes", retryable=False), False, "nobody"),
+        (RateLimited(), True, "unknown"),
+        (ConnectionFailed(), True, "peer"),
+        (ConnectionFailed(retryable=False), False, "peer"),
+        (TimedOut(), True, "peer"),
+        (DecodeError(), False, "peer"),
+        (DeadlineExceeded(), False, "unknown"),
+        (CircuitOpen(), True, "unknown"),
+        (InvalidArguments(), False, "unknown"),
+        (socket.gaierror(), True, "peer"),
+        (ConnectionRefusedError(), True, "peer"),
+        (TimeoutError(), True, "peer"),
+        (PermissionError(), False, "unknown"),
+        (KeyError("x"), "unknown", "peer"),
+        (KeyboardInterrupt(), "unknown", "unknown"),
+    ],
+)
+def test_a_failure_means_the_same_everywhere(error: BaseException, retryable: object, blame: str) -> None:
+    assert classify(error) == Verdict(retryable, blame)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"type": "rate_limit_error", "details": {"error_code": "enforced_spend_limit_reached"}}},
+        {"error": {"code": "credit_balance_exhausted", "message": "no credit"}},
+        {"error": {"type": "insufficient_quota"}},
+    ],
+)
+def test_a_spent_budget_is_no_rate_limit_that_waiting_clears(body: object) -> None:
+    assert is_permanent_refusal(body)
+
+
+@pytest.mark.parametrize("body", [None, "slow down", [], {"error": "x"}, {"error": {"code": "rate_limit_exceeded"}}])
+def test_other_refusals_are_cleared_by_waiting(body: object) -> None:
+    assert not is_permanent_refusal(body)
+
+
+@pytest.mark.parametrize(
+    ("error", "stands_in"),
+    [
+        (CircuitOpen(), True),
+        (ConnectionFailed(), True),
+        (UpstreamError(status=502), True),
+        (UpstreamError(status=404), False),
+        (NotFound(), False),
+        (InvalidArguments(), False),
+    ],
+)
+def test_only_an_unavailable_peer_is_stood_in_for(error: RegrowError, stands_in: bool) -> None:
+    assert means_unavailable(error) is stands_in
+
+
+def test_a_foreign_failure_becomes_a_typed_one_without_its_text() -> None:
+    typed = normalise(ValueError("password=hunter2"), "db.query")
+    assert isinstance(typed, Failed)
+    assert "hunter2" not in str(typed)
+    assert str(typed).startswith("db.query: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "started"),
+    [
+        (socket.gaierror(-2, "x"), "connection_error", "no"),
+        (ConnectionRefusedError(), "connection_error", "no"),
+        (ConnectionResetError(), "connection_error", "unknown"),
+        (TimeoutError(), "timeout", "yes"),
+    ],
+)
+def test_operating_system_errors_keep_what_is_known_of_the_work(error: OSError, code: str, started: str) -> None:
+    typed = normalise(error, "x")
+    assert (typed.code, typed.started) == (code, started)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.resilience.quota import MAX_PAUSE_S, Admitted, Lesson, Quota, QuotaRecord, Wait
+
+
+def quota(limit: int | None = 3, window_s: float = 10.0) -> Quota:
+    return Quota(limit, window_s, QuotaRecord())
+
+
+def wait_of(decision: Admitted | Wait) -> float:
+    assert isinstance(decision, Wait)
+    return decision.wait_s
+
+
+def test_as_many_as_the_limit_go_at_once_and_the_next_hears_when() -> None:
+    machine = quota()
+    assert [machine.admit(100.0) for _ in range(3)] == [Admitted(1), Admitted(2), Admitted(3)]
+    wait_s = wait_of(machine.admit(100.0))
+    assert 10.0 <= wait_s <= 10.2
+    assert isinstance(machine.admit(100.0 + wait_s), Admitted)
+
+
+def test_the_wait_for_a_place_in_the_queue_counts_those_before_it() -> None:
+    machine = quota()
+    machine.admit(100.0)
+    machine.admit(104.0)
+    machine.admit(108.0)
+    waits = [machine.wait_s(108.0, nth) for nth in (1, 2, 3, 4)]
+    assert [round(wait) for wait in waits] == [2, 6, 10, 12]
+
+
+def test_without_a_limit_everything_goes() -> None:
+    machine = quota(limit=None)
+    assert all(isinstance(machine.admit(5.0), Admitted) for _ in range(1000))
+    assert machine.used(5.0) == 0
+
+
+def test_a_pause_that_the_peer_asks_for_stops_everything_until_it_is_over() -> None:
+    machine = quota(limit=None)
+    machine.learn(50.0, Lesson(ticket=0, pause_s=7.0))
+    assert machine.admit(56.0) == Wait(1.0)
+    assert machine.admit(57.0) == Admitted(1)
+
+
+def test_an_absurd_pause_is_cut() -> None:
+    machine = quota(limit=None)
+    machine.learn(0.0, Lesson(ticket=0, pause_s=1e12))
+    assert machine.admit(0.0) == Wait(MAX_PAUSE_S)
+
+
+def test_what_the_peer_says_is_left_counts_more_than_the_own_window() -> None:
+    machine = quota(limit=1000)
+    first = machine.admit(0.0)
+    assert isinstance(first, Admitted)
+    machine.learn(0.0, Lesson(ticket=first.ticket, remaining=2, reset_s=60.0))
+    assert [type(machine.admit(1.0)) for _ in range(3)] == [Admitted, Admitted, Wait]
+    assert machine.admit(10.0) == Wait(50.0)
+    assert isinstance(machine.admit(60.0), Admitted)
+
+
+def test_requests_still_under_way_count_against_what_the_peer_says_is_left() -> None:
+    machine = quota(limit=1000)
+    tickets = [machine.admit(0.0) for _ in range(10)]
+    first = tickets[0]
+    assert isinstance(first, Admitted)
+    machine.learn(0.0, Lesson(ticket=first.ticket, remaining=9, reset_s=60.0))
+    assert isinstance(machine.admit(1.0), Wait)
+
+
+def test_an_answer_that_comes_late_can_only_lower_what_a_newer_one_taught() -> None:
+    machine = quota(limit=1000)
+    for _ in range(5):
+        machine.admit(0.0)
+    machine.learn(0.0, Lesson(ticket=5, remaining=1, reset_s=60.0))
+    machine.learn(0.0, Lesson(ticket=1, remaining=100, reset_s=60.0))
+    assert [type(machine.admit(1.0)) for _ in range(2)] == [Admitted, Wait]
+
+
+def test_a_newer_answer_that_says_more_is_left_is_believed() -> None:
+    machine = quota(limit=1000)
+    machine.admit(0.0)
+    machine.learn(0.0, Lesson(ticket=1, remaining=1, reset_s=60.0))
+    machine.admit(0.0)
+    machine.learn(0.0, Lesson(ticket=2, remaining=500, reset_s=60.0))
+    assert isinstance(machine.admit(0.0), Admitted)
+
+
+def test_none_left_without_an_end_holds_for_one_window() -> None:
+    machine = quota(limit=5)
+    machine.admit(0.0)
+    machine.learn(0.0, Lesson(ticket=1, remaining=0))
+    assert machine.admit(4.0) == Wait(6.0)
+
+
+def test_forgetting_lets_everything_go_again() -> None:
+    machine = quota(limit=1)
+    machine.admit(0.0)
+    machine.learn(0.0, Lesson(ticket=1, remaining=0, reset_s=60.0, pause_s=60.0))
+    machine.forget()
+    assert machine.admit(0.0) == Admitted(2)
+
+
+@given(
+    limit=st.integers(1, 20),
+    window_s=st.sampled_from([0.1, 1.0, 3.3, 60.0, 3600.0]),
+    gaps=st.lists(st.floats(0, 0.5), min_size=1, max_size=200),
+    start=st.floats(0, 1e6),
+)
+def test_never_more_than_the_limit_in_any_window(limit: int, window_s: float, gaps: list[float], start: float) -> None:
+    machine = quota(limit, window_s)
+    now, gone = start, []
+    for gap in gaps:
+        now += gap * window_s
+        if isinstance(machine.admit(now), Admitted):
+            gone.append(now)
+    for index, at in enumerate(gone[limit:]):
+        assert at - gone[index] >= window_s * (1 - 1e-6)
+
+
+@given(
+    limit=st.integers(1, 20),
+    gaps=st.lists(st.floats(0, 0.5), min_size=1, max_size=100),
+)
+def test_the_wait_it_names_is_enough_and_at_most_one_slot_too_long(limit: int, gaps: list[float]) -> None:
+    machine = quota(limit, 100.0)
+    now = 0.0
+    gone: list[float] = []
+    for gap in gaps:
+        now += gap * 10
+        decision = machine.admit(now)
+        if isinstance(decision, Wait):
+            free_at = gone[-limit] + 100.0
+            assert free_at <= now + decision.wait_s + 1e-6 <= free_at + 1.0 + 1e-3
+            now += decision.wait_s
+            assert isinstance(machine.admit(now), Admitted)
+        gone.append(now)
+
+
+@given(count=st.integers(1, 500))
+def test_memory_does_not_grow_with_the_number_of_requests(count: int) -> None:
+    machine = quota(limit=10_000_000)
+    for index in range(count):
+        machine.admit(index * 0.05)
+    assert len(machine.record.slots) <= 102
