@@ -93,6 +93,15 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes | None
     envelope: tuple[bytes, ...] = ()
 
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether it gets an answer of its own: always for a REQ socket, which cannot go on without one."""
+        if self.envelope:
+            return True
+        if self.op == "TELL":
+            return self.header.ack
+        return self.op not in {"CANCEL", "CREDIT"}
+
     def __repr__(self) -> str:
         size = len(self.body or b"")
         return f"<Request {self.op} {self.id!r} to {self.header.to}.{self.header.method}, {size} bytes>"

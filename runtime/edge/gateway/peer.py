@@ -1,0 +1,190 @@
+"""Peers: what the gateway knows of one connection: its rights, its asks in flight, and the answers it has not read yet.
+
+Invariant: an admitted ask holds one place of `max_in_flight` until its answer was handed to ZeroMQ, so there is always
+room for that answer. Everything else that is sent (refusals, pongs) may use a bounded number of further places.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from regrow.protocol.errors import ActorDown, Overloaded, RegrowError
+from regrow.protocol.frames import AnswerOp, encode
+from runtime.clock import Timer
+from runtime.edge.gateway import counters
+from runtime.edge.gateway.rights import Rights
+from runtime.promise import Promise
+
+if TYPE_CHECKING:
+    from runtime.edge.gateway.memory import Remembered
+    from runtime.edge.gateway.port import Port
+
+SPARE_PLACES = 100
+#: a REPLY may fill the outbox up to here; what is over is answered with a small error instead
+MAX_OUTBOX_BYTES = 16 * 1024 * 1024
+
+AskKey = bytes | tuple[tuple[bytes, ...], bytes]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """An answer ready to be sent: what a REPLY or ERROR says, without the id."""
+
+    op: AnswerOp
+    header: Mapping[str, Any]
+    body: bytes
+    started: str = "yes"
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body)
+
+
+class Ask:
+    """One ask in flight: where its answer goes, and the promise that will hold it."""
+
+    __slots__ = ("codec", "envelope", "id", "key", "peer", "promise", "ref", "remembered", "service", "target", "timer")
+
+    def __init__(self, peer: Peer, key: AskKey, id: bytes, envelope: tuple[bytes, ...], target: str) -> None:
+        self.peer = peer
+        self.key = key
+        self.id = id
+        self.envelope = envelope
+        self.target = target
+        self.codec: Any = "json"
+        self.promise: Promise | None = None
+        self.ref: Any = None
+        self.service: Any = None
+        self.remembered: Remembered | None = None
+        self.timer: Timer | None = None
+
+    def settled(self, promise: Promise) -> None:
+        """Answer, as the callback of the promise. Never switches."""
+        self.finish(self.service.outcome_of(promise, self.target, self.ref, self.codec))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Send the one terminal answer; whoever comes second finds nothing to do. Never switches."""
+        peer = self.peer
+        if peer.asks.get(self.key) is not self:
+            return
+        del peer.asks[self.key]
+        self.service.ask_ended()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.remembered is not None:
+            self.remembered.leave(self)
+            self.remembered = None
+        peer.send_reserved(outcome, self.id, self.envelope)
+
+    def __repr__(self) -> str:
+        return f"<Ask {self.id!r} to {self.target}>"
+
+
+class Peer:
+    """One connection to one of the gateway's sockets."""
+
+    __slots__ = (
+        "address",
+        "asks",
+        "client",
+        "descriptor",
+        "gone",
+        "heard_at",
+        "is_dealer",
+        "key_name",
+        "max_in_flight",
+        "max_message",
+        "outbox",
+        "outbox_bytes",
+        "port",
+        "rights",
+        "route",
+        "user_id",
+    )
+
+    def __init__(
+        self, port: Port, route: bytes, *, key_name: str, user_id: str, rights: Rights, descriptor: int, address: str
+    ) -> None:
+        self.port = port
+        self.route = route
+        self.key_name = key_name
+        self.user_id = user_id
+        self.rights = rights
+        self.descriptor = descriptor
+        self.address = address
+        self.max_in_flight = port.max_in_flight
+        self.max_message = port.max_message
+        self.client = ""
+        self.is_dealer = False
+        self.gone = False
+        self.heard_at = 0.0
+        self.asks: dict[AskKey, Ask] = {}
+        self.outbox: deque[list[bytes]] = deque()
+        self.outbox_bytes = 0
+
+    def is_full(self) -> bool:
+        """Tell whether another ask would have no room for its answer. Never switches."""
+        return len(self.asks) + len(self.outbox) >= self.max_in_flight
+
+    def send(
+        self,
+        op: AnswerOp,
+        id: bytes,
+        header: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        envelope: Sequence[bytes] = (),
+    ) -> None:
+        """Send what no place was reserved for; dropped and counted when the client does not read. Never switches."""
+        counters.ANSWERS.inc(op)
+        if self.gone:
+            counters.UNDELIVERED.inc("gone")
+        elif len(self.outbox) >= self.max_in_flight + SPARE_PLACES or self.outbox_bytes > MAX_OUTBOX_BYTES:
+            counters.UNDELIVERED.inc("slow_client")
+        else:
+            self.port.send(self, encode(op, id, header, body, envelope))
+
+    def send_error(self, error: RegrowError, id: bytes, envelope: Sequence[bytes], *, duplicate: bool = False) -> None:
+        """Send an ERROR outside of any ask; `duplicate`: the ask with this id is unaffected. Never switches."""
+        self.send(
+            "ERROR", id, {"duplicate": True} if duplicate else None, msgspec.json.encode(error.to_wire()), envelope
+        )
+
+    def send_reserved(self, outcome: Outcome, id: bytes, envelope: Sequence[bytes]) -> None:
+        """Send the answer of an ask, for which there is a place. Never switches."""
+        if self.outbox and self.outbox_bytes + outcome.size_bytes > max(MAX_OUTBOX_BYTES, self.max_message):
+            error = Overloaded(
+                f"the answer has {outcome.size_bytes} bytes and found {self.outbox_bytes} bytes of answers that this "
+                "client has not read, read faster or ask for less",
+                started="yes",
+                retryable="unknown",
+            )
+            outcome = Outcome("ERROR", {}, msgspec.json.encode(error.to_wire()))
+        counters.ANSWERS.inc(outcome.op)
+        if self.gone:
+            counters.UNDELIVERED.inc("gone")
+        else:
+            self.port.send(self, encode(outcome.op, id, outcome.header, outcome.body, envelope))
+
+    def forget(self) -> None:
+        """Let go of a connection that ended: what it waited for has nobody to go to. Never switches."""
+        self.gone = True
+        counters.UNDELIVERED.inc("gone", by=len(self.outbox))
+        counters.OUTBOX_BYTES.add(-self.outbox_bytes)
+        self.outbox.clear()
+        self.outbox_bytes = 0
+        for ask in list(self.asks.values()):
+            ask.service.give_up(ask)
+
+    def __repr__(self) -> str:
+        who = self.key_name or self.client or self.route.hex()
+        return f"<Peer {who} at {self.address}, {len(self.asks)} asks, {len(self.outbox)} answers unread>"
+
+
+def crash_answer(target: str, crash_id: str | None) -> ActorDown:
+    """Return what the wire says of a crash: that it happened and where its record is, never the exception's text."""
+    where = ", `regrow why` shows the crash" if crash_id else ""
+    return ActorDown(f"{target} crashed while it worked on the request{where}", actor=target, crash_id=crash_id)

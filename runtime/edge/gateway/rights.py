@@ -1,0 +1,36 @@
+"""Rights: which targets and methods one client may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Rights:
+    """What one client key may reach; nothing unless listed: "*", "github", "github.*" or "github.get_user"."""
+
+    __slots__ = ("_all", "_methods", "_targets")
+
+    def __init__(self, allow: Iterable[str]) -> None:
+        self._all = False
+        self._targets: set[str] = set()
+        self._methods: set[tuple[str, str]] = set()
+        for pattern in allow:
+            target, _, method = pattern.partition(".")
+            if target == "*":
+                self._all = True
+            elif method in ("", "*"):
+                self._targets.add(target)
+            else:
+                self._methods.add((target, method))
+
+    def may(self, target: str, method: str) -> bool:
+        """Tell whether this method of this target may be called. Never switches."""
+        return self._all or target in self._targets or (target, method) in self._methods
+
+    def __repr__(self) -> str:
+        if self._all:
+            return "<Rights to everything>"
+        return f"<Rights to {len(self._targets)} targets and {len(self._methods)} methods>"
+
+
+EVERYTHING = Rights(["*"])
