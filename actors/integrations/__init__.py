@@ -5,11 +5,12 @@ Read `actors.seam` first, then any one file of this folder.
 
 from __future__ import annotations
 
-from actors.integrations import python
+from actors.integrations import python, rest
 from actors.seam import Context, Integration, Plan
 
 INTEGRATIONS: dict[str, Integration] = {
     "python": python.INTEGRATION,
+    "rest": rest.INTEGRATION,
 }
 
 __all__ = ["INTEGRATIONS", "Context", "Integration", "Plan"]
