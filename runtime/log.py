@@ -62,20 +62,28 @@ for _level in LEVELS:
 for _reason in ("suppressed", "queue_full", "write_failed"):
     LOST.declare(_reason)
 
-# The levels of events; what is not listed is routine. A topic of a family is found by its first word and a star.
+# The levels of events; what is not listed is info.
 EVENT_LEVELS: dict[str, int] = {
     "actor.crashed": logging.ERROR,
-    "actor.killed": logging.WARNING,
-    "actor.stuck": logging.ERROR,
     "actor.parked": logging.ERROR,
-    "actor.started": logging.DEBUG,
-    "actor.stopped": logging.DEBUG,
-    "supervisor.gave_up": logging.ERROR,
-    "child.restarted": logging.WARNING,
+    "actor.restarted": logging.WARNING,
+    "actor.stuck": logging.ERROR,
+    "actor.traced": logging.DEBUG,
+    "admin.changed": logging.WARNING,
     "breaker.opened": logging.WARNING,
+    "child.started": logging.DEBUG,
+    "database.connection_lost": logging.WARNING,
     "hub.stalled": logging.WARNING,
-    "log.*": logging.WARNING,
+    "messages.lost": logging.WARNING,
+    "redis.lost": logging.WARNING,
+    "supervisor.reported": logging.WARNING,
+    "worker.function_quarantined": logging.WARNING,
+    "worker.killed": logging.WARNING,
 }
+# a supervisor that gave up, and a child that cannot be started
+GRAVE_REPORTS = ("shutdown", "start_error")
+# for programs, or told elsewhere in the line; the whole record is kept for whoever asks why an actor ended
+UNWRITTEN = frozenset({"at", "ancestors", "fingerprint", "state"})
 
 _start_thread = get_original("_thread", "start_new_thread")
 _new_lock = get_original("_thread", "allocate_lock")
@@ -367,10 +375,13 @@ class Log:
         self._put(record.levelno, self._encode(record.levelno, event, record.getMessage(), fields, record.created))
 
     def _on_event(self, event: events.Event) -> None:
-        level = EVENT_LEVELS.get(event.topic)
-        if level is None:
-            level = EVENT_LEVELS.get(event.topic.partition(".")[0] + ".*", logging.INFO)
-        self.line(level, event.topic, "", event.fields, event.at)
+        level = EVENT_LEVELS.get(event.topic, logging.INFO)
+        if event.topic == "supervisor.reported" and event.fields.get("context") in GRAVE_REPORTS:
+            level = logging.ERROR
+        if level < self.level:
+            return
+        fields = {key: value for key, value in event.fields.items() if key not in UNWRITTEN and key[0] != "_"}
+        self.line(level, event.topic, "", fields, event.at)
 
     def _greenlet_failed(
         self, context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None

@@ -30,9 +30,11 @@ from runtime.measure import Counter, Histogram
 from runtime.reasons import ExitReason
 from runtime.signals import monitor
 
-REQUESTS = Counter("http_requests_total", "answers by route, method and status", ("route", "method", "status"))
-SECONDS = Histogram("http_request_seconds", "from the headers of a request to the start of its answer", ("route",))
-REFUSED = Counter("http_refused_total", "requests and connections refused before any route", ("reason",))
+REQUESTS = Counter("http_server_requests_total", "answers by route, method and status", ("route", "method", "status"))
+SECONDS = Histogram(
+    "http_server_request_seconds", "from the headers of a request to the start of its answer", ("route",)
+)
+REFUSED = Counter("http_server_refused_total", "requests and connections refused before any route", ("reason",))
 for _reason in ("host", "not_found", "method", "unauthorized", "forbidden"):
     REFUSED.declare(_reason)
 

@@ -24,9 +24,9 @@ from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 from regrow.protocol.errors import BadRequest, Overloaded, RegrowError, TooLarge
 from runtime.measure import Counter, Gauge
 
-CONNECTIONS = Gauge("http_connections", "connections open now")
+CONNECTIONS = Gauge("http_server_connections", "connections open now")
 REFUSED_CONNECTIONS = Counter(
-    "http_connections_refused_total", "connections ended before a request by reason", ("reason",)
+    "http_server_connections_refused_total", "connections ended before a request by reason", ("reason",)
 )
 for _reason in ("too_many", "timeout", "too_large", "malformed"):
     REFUSED_CONNECTIONS.declare(_reason)

@@ -16,7 +16,7 @@ import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import gevent
 from gevent.monkey import get_original
@@ -34,6 +34,7 @@ from prometheus_client.utils import floatToGoString
 
 from regrow.protocol.errors import Overloaded
 from runtime import clock, measure
+from runtime.introspect import Node
 from runtime.measure import Counter, Family, Histogram, Instrument
 
 PREFIX = "regrow_"
@@ -55,31 +56,6 @@ for _part in ("tree", "process"):
 
 _log = logging.getLogger("regrow.metrics")
 _native_sleep = get_original("time", "sleep")
-
-
-class Node(Protocol):
-    """What the metrics read of one actor in a snapshot of the tree; it never changes after it was taken."""
-
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def path(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def strategy(self) -> str | None: ...
-    @property
-    def restart(self) -> str | None: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def restarts(self) -> Mapping[str, int]: ...
-    @property
-    def mailbox(self) -> int: ...
-    @property
-    def mailbox_oldest_wall(self) -> float | None: ...
-    @property
-    def children(self) -> Sequence[Node]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +236,8 @@ class _Row:
     restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESTART_REASONS, 0))
     mailbox: int = 0
     oldest: float = 0.0
+    children: int | None = None
+    intensity: float | None = None
 
 
 def tree_families(root: Node) -> list[Metric]:
@@ -281,6 +259,12 @@ def tree_families(root: Node) -> list[Metric]:
         "unix time since when the oldest message waits, 0 when none does",
         labels=["actor"],
     )
+    ratio = GaugeMetricFamily(
+        PREFIX + "supervisor_intensity_ratio",
+        "restarts in the window as a share of those allowed; over 1 the supervisor gives up",
+        labels=["actor"],
+    )
+    children = GaugeMetricFamily(PREFIX + "supervisor_children", "children of a supervisor", labels=["actor"])
     for actor, row in rows.items():
         about = {"path": row.path, "parent": row.parent, "kind": row.kind}
         info.add_metric([actor], {**about, "strategy": row.strategy, "restart": row.restart})
@@ -290,7 +274,11 @@ def tree_families(root: Node) -> list[Metric]:
             restarts.add_metric([actor, reason], number)
         waiting.add_metric([actor], row.mailbox)
         oldest.add_metric([actor], row.oldest)
-    return [info, state, restarts, waiting, oldest]
+        if row.children is not None:
+            children.add_metric([actor], row.children)
+        if row.intensity is not None:
+            ratio.add_metric([actor], row.intensity)
+    return [info, state, restarts, waiting, oldest, ratio, children]
 
 
 def _walk(rows: dict[str, _Row], root: Node) -> None:
@@ -310,6 +298,9 @@ def _walk(rows: dict[str, _Row], root: Node) -> None:
         row.mailbox += node.mailbox
         if node.mailbox_oldest_wall is not None:
             row.oldest = min(row.oldest or node.mailbox_oldest_wall, node.mailbox_oldest_wall)
+        if node.kind == "supervisor":
+            row.children = (row.children or 0) + len(node.children) + node.omitted
+            row.intensity = max(row.intensity or 0.0, node.intensity or 0.0)
         below = f"{label}/*" if shared is None and is_dynamic(node) else shared
         todo.extend((child, label, below) for child in reversed(node.children))
 

@@ -348,7 +348,8 @@ def test_headers_over_their_limit_are_431(edge: Edge, headers: bytes) -> None:
 
 def test_an_announced_body_over_the_limit_is_413_unread(start: Start) -> None:
     edge = start(max_body_bytes=1000)
-    head = f"POST /change HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN}\r\nContent-Length: 99999999999\r\n\r\n"
+    head = f"POST /change HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN}\r\n"
+    head += "Content-Length: 99999999999\r\n\r\n"
     answer = edge.raw(head.encode() + b"x" * 100_000)
     assert status_of(answer) == 413
     assert body_of(answer)["message"] == "http: a body of 99999999999 bytes is over the limit of 1000"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -16,34 +15,47 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from regrow.protocol.errors import Overloaded
 from runtime.edge import metrics
 from runtime.edge.metrics import Metrics
+from runtime.introspect import Node
 from runtime.measure import Counter, Gauge, Histogram, Instrument
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-@dataclass
-class TreeNode:
-    path: str
-    name: str | None = None
-    kind: str = "worker"
-    strategy: str | None = None
-    restart: str | None = "permanent"
-    state: str = "running"
-    restarts: Mapping[str, int] = field(default_factory=dict)
-    mailbox: int = 0
-    mailbox_oldest_wall: float | None = None
-    children: Sequence[TreeNode] = ()
+def node(path: str, name: str | None = None, kind: str = "worker", **facts: Any) -> Node:
+    given: dict[str, Any] = {
+        "type": "Thing",
+        "strategy": None,
+        "restart": "permanent",
+        "state": "running",
+        "restarts": {},
+        "mailbox": 0,
+        "mailbox_oldest_wall": None,
+        "handled": 0,
+        "incarnation": 1,
+        "since_wall": 0.0,
+        "why": None,
+        "retry_in_s": None,
+        "last_reason": None,
+        "crash_id": None,
+        "intensity": None,
+        **facts,
+    }
+    return Node(name=name, path=path, kind=kind, **given)
 
 
-def a_tree() -> TreeNode:
-    limiter = TreeNode("root/integrations/github/limiter", name="github/limiter", mailbox=3, mailbox_oldest_wall=100.0)
-    github = TreeNode("root/integrations/github", "github", "supervisor", "one_for_one", children=[limiter])
-    users = [TreeNode(f"root/users/{n}", mailbox=n, mailbox_oldest_wall=50.0 + n) for n in range(1, 4)]
-    users[0].state, users[0].restarts = "restarting", {"crashed": 2}
-    dynamic = TreeNode("root/users", "users", "supervisor", "dynamic", children=users)
-    parked = TreeNode("root/db", "db", state="failed", restarts={"crashed": 4, "killed": 1})
-    return TreeNode("root", None, "supervisor", "one_for_one", None, children=[github, dynamic, parked])
+def a_tree() -> Node:
+    limiter = node("root/integrations/github/limiter", "github/limiter", mailbox=3, mailbox_oldest_wall=100.0)
+    github = node("root/github", "github", "supervisor", strategy="one_for_one", intensity=0.5, children=(limiter,))
+    users = (
+        node("root/users/1", mailbox=1, mailbox_oldest_wall=51.0, state="restarting", restarts={"crashed": 2}),
+        node("root/users/2", mailbox=2, mailbox_oldest_wall=52.0),
+        node("root/users/3", mailbox=3),
+    )
+    dynamic = node("root/users", "users", "supervisor", strategy="dynamic", omitted=40, children=users)
+    parked = node("root/db", "db", state="failed", restarts={"crashed": 4, "killed": 1})
+    below = (github, dynamic, parked)
+    return node("root", None, "supervisor", strategy="one_for_one", restart=None, children=below)
 
 
 @pytest.fixture
@@ -137,6 +149,15 @@ def test_every_actor_has_every_state_and_restart_reason_from_the_start(rendering
     assert value(seen, "actor_restarts_total", actor="db", reason="killed") == 1
 
 
+def test_a_supervisor_shows_its_children_and_its_restart_intensity(rendering: Metrics) -> None:
+    seen = found(rendering)
+    assert value(seen, "supervisor_children", actor="root") == 3
+    assert value(seen, "supervisor_children", actor="users") == 43
+    assert value(seen, "supervisor_intensity_ratio", actor="github") == 0.5
+    assert value(seen, "supervisor_intensity_ratio", actor="root") == 0
+    assert ("regrow_supervisor_children", frozenset({("actor", "db")})) not in seen
+
+
 def test_dynamic_children_are_summed_under_one_name(rendering: Metrics) -> None:
     seen = found(rendering)
     assert value(seen, "mailbox_messages", actor="users/*") == 6
@@ -148,11 +169,9 @@ def test_dynamic_children_are_summed_under_one_name(rendering: Metrics) -> None:
 
 
 def test_a_deep_tree_is_walked(registry: list[Instrument]) -> None:
-    root = TreeNode("n0")
-    at = root
-    for n in range(1, 5000):
-        below = TreeNode(f"n{n}")
-        at.children, at = [below], below
+    root = node("n4999")
+    for n in reversed(range(4999)):
+        root = node(f"n{n}", children=(root,))
     made = Metrics(lambda: root, version="1", registry=registry)
     assert value(found(made), "mailbox_messages", actor="n4999") == 0
     made.close()
