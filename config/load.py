@@ -41,6 +41,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 FILE_NAME: Final = "regrow.toml"
 MAX_FILE_BYTES: Final = 4 << 20
+MAX_DEPTH: Final = 64
 TABLES: Final = ("daemon", "gateway", "http", "actors", "integrations")
 # Tables that later versions will have: an error about one says so.
 LATER: Final = {"jobs": "durable jobs", "webhooks": "webhook deliveries", "store": "the durable store"}
@@ -162,6 +163,9 @@ def load(
     text = _read(file)
     tree = _parse(file, text)
     report = Report(str(file), key_lines(text))
+    if (deepest := _too_deep(tree)) is not None:
+        report.add(deepest, "syntax", f"lists or tables are nested more than {MAX_DEPTH} deep")
+        report.raise_if_any()
     templates = substitute(tree, os.environ if environ is None else environ, report)
     checker = Checker(report, file.parent)
     known: list[str] = list(TABLES)
@@ -244,6 +248,20 @@ def _parse(file: Path, text: str) -> dict[str, Any]:
         else:
             report.add((), "syntax", f"this is no TOML: {message[:1].lower()}{message[1:]}", line=line)
     raise ConfigErrors(report.errors)
+
+
+def _too_deep(tree: dict[str, Any]) -> KeyPath | None:
+    """The first key below which more levels follow than the checks go down."""
+    level: list[tuple[KeyPath, Any]] = [((), tree)]
+    for _ in range(MAX_DEPTH):
+        below: list[tuple[KeyPath, Any]] = []
+        for path, value in level:
+            if isinstance(value, dict):
+                below += [((*path, key), item) for key, item in value.items()]
+            elif isinstance(value, list):
+                below += [((*path, index), item) for index, item in enumerate(value)]
+        level = below
+    return level[0][0][:8] if level else None
 
 
 def _entries(tables: Any, path: KeyPath, what: str, checker: Checker) -> dict[str, dict[str, Any]]:
@@ -374,7 +392,7 @@ def _classes(
 
 
 def _misplaced(name: str, value: Any, types: Mapping[str, IntegrationType]) -> str | None:
-    if isinstance(value, dict) and value.get("type") in types:
+    if isinstance(value, dict) and value.get("type") in list(types):
         return f"an integration is written [integrations.{name}]"
     if isinstance(value, dict) and "class" in value:
         return f"an actor is written [actors.{name}]"

@@ -31,8 +31,11 @@ class ParameterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One parameter: its type, what stands in for an absent one, and a line for whoever calls it."""
 
     type: str = "any"
+    """What it is converted to; [] behind a type makes it a list."""
     default: Any = msgspec.UNSET
+    """What is bound when the caller leaves it out; absent: the caller has to give it."""
     doc: str = ""
+    """What DESCRIBE says about it."""
 
 
 class OperationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,17 +46,23 @@ class OperationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """
 
     sql: str
+    """The statement; :name marks a parameter."""
     kind: Kind = "query"
+    """The answer: query a list of objects, one an object or null, value a value, execute and many { rowcount }."""
     doc: str = ""
-    #: by parameter: a type (`date = "date"`, `ids = "int[]"`) or `{ type, default, doc }`; one not listed takes any value
+    """What DESCRIBE says about it."""
     params: dict[str, str | ParameterConfig] = {}
-    #: shorter than the caller's deadline, if the statement must never take longer
+    """By parameter: a type (date = "date", ids = "int[]") or { type, default, doc }; one not listed takes any value."""
     timeout: Duration | None = None
-    #: the database refuses writes; repeated once by itself when the connection was lost while it ran
+    """Shorter than the caller's deadline, if the statement must never take longer."""
     read_only: bool = False
+    """The database refuses writes; repeated once by itself when the connection was lost while it ran."""
     isolation: Isolation | None = None
+    """The isolation level of its transaction; absent: the database's own default."""
     max_rows: int | None = None
+    """The most rows of its answer; absent: the integration's own."""
     max_bytes: Size | None = None
+    """The most bytes of its answer; absent: the integration's own."""
 
 
 @dataclass(frozen=True, slots=True)
