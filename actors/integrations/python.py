@@ -37,6 +37,9 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
         "backend": "workers on other machines",
     }
 
+    max_restarts: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
+    """So many deaths of workers within max_seconds are healed; one more and the pool's supervisor gives up. At least
+    workers + quarantine_deaths - 1, so that one function cannot stop the pool: a smaller number counts as that."""
     functions: Annotated[list[str], Meta(min_length=1, max_length=1000)]
     """What may be called: "module:name" one function, "module:*" the public functions that the module itself
     defines."""
@@ -116,6 +119,10 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
             )
         if problems:
             raise ExceptionGroup("python", problems)
+        # As many as can die by one function before it is quarantined: all at once, or one after the other.
+        fewest = self.workers + self.quarantine_deaths - 1
+        if self.max_restarts < fewest:
+            msgspec.structs.force_setattr(self, "max_restarts", fewest)
 
 
 def interpreter(python: str, config_dir: Path) -> str:

@@ -17,7 +17,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Mapping, Sequence, Set, ValuesView
-from types import ModuleType
+from types import CoroutineType, GeneratorType, ModuleType
 from typing import Any, Literal, cast
 
 try:
@@ -362,11 +362,22 @@ def call(functions: Functions, request: Call) -> Returned | Raised | Declined:
             except TypeError as error:
                 raise Decline("invalid_arguments", f"function {request.function}{signature}: {error}") from None
         started = True
-        return Returned(request.id, function(*request.args, **request.kwargs))
+        return Returned(request.id, awaited(function(*request.args, **request.kwargs)))
     except Decline as error:
         return Declined(request.id, error.code, str(error)[:MAX_MESSAGE_CHARS], False)
     except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
         return Raised(request.id, *describe(error, skip_frames=1 if started else 0))
+
+
+def awaited(result: Any) -> Any:
+    """Return what a coroutine returns, a generator's items as a list, and anything else as it is."""
+    if isinstance(result, GeneratorType):
+        return list(result)
+    if isinstance(result, CoroutineType):
+        import asyncio
+
+        return asyncio.run(result)
+    return result
 
 
 def encode(codec: Codec, answer: Returned | Raised | Declined, arrays: str, max_message: int) -> bytearray:

@@ -126,6 +126,8 @@ class PythonPool(Actor):
             promise.expire_at_deadline()
         if promise.done:
             return
+        # Taken out of the mailbox, but not begun: a call that expires or is cancelled in the line never started.
+        promise.started = False
         job = Job(self._last_id, name, frame, promise, clock.now())
         promise.on_abandon = lambda: self.ref.post(Abandoned(job))
         self._line[job.id] = job

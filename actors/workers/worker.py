@@ -257,11 +257,12 @@ class Worker(Actor):
         process = self._process
         assert process is not None
         self._job = job
-        job.started = True
+        job.started = job.promise.started = True
         job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
         self._job_began_at = clock.now()
         self._become("busy")
         process.send(job.frame)
+        job.frame = bytearray()  # it may be megabytes, and a call that has begun is never sent again
 
     def _finish(self, job: Job, said: child.Returned | child.Raised | child.Declined) -> None:
         settings = self.settings

@@ -23,7 +23,7 @@ from runtime.messages import Call
 from runtime.names import whereis
 from runtime.promise import Promise
 from runtime.ref import Ref
-from supervisors import Supervisor
+from supervisors import Backoff, Supervisor
 
 USER_CODE = Path(__file__).parent / "user_code"
 MAX_MESSAGE = 1 << 20
@@ -108,11 +108,16 @@ class RunningPool:
             "path": [USER_CODE],
             "workers": 1,
             "kill_grace": Duration("200ms"),
+            "max_restarts": 1000,
         }
         context = Context(state_dir=folder, config_dir=folder, redis_url=None, daemon_name="test")
-        self.plan = python.plan("ml", python.PythonConfig(**(fields | config)), context)
+        checked = python.PythonConfig(**(fields | config))
+        self.plan = python.plan("ml", checked, context)
+        backoff = Backoff(base_s=0.01, max_s=0.1)
+        for spec in self.plan.children:
+            spec.backoff = backoff
         self.supervisor = Supervisor.start(
-            children=self.plan.children, strategy="one_for_one", max_restarts=1000, max_seconds=1.0
+            children=self.plan.children, max_restarts=checked.max_restarts, max_seconds=float(checked.max_seconds)
         )
 
     @property

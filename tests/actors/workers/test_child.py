@@ -97,6 +97,20 @@ def test_an_array_of_objects_is_no_result(conversation: Conversation) -> None:
     assert "cannot be sent" in said.message
 
 
+def test_the_items_of_a_generator_come_back_as_a_list(conversation: Conversation) -> None:
+    assert conversation.result("faulty:count_to", 3) == [0, 1, 2]
+
+
+def test_a_generator_that_raises_is_an_exception_of_the_function(conversation: Conversation) -> None:
+    said = conversation.call("faulty:fail_while_counting")
+    assert isinstance(said, child.Raised)
+    assert (said.error, said.message) == ("ValueError", "enough")
+
+
+def test_a_coroutine_is_run_to_its_end(conversation: Conversation) -> None:
+    assert conversation.result("faulty:add_later", 1, 2) == 3
+
+
 def test_an_exception_comes_back_with_type_message_and_the_functions_own_frames(conversation: Conversation) -> None:
     said = conversation.call("faulty:raise_error", "bad \N{SNOWMAN}")
     assert isinstance(said, child.Raised)

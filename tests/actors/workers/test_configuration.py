@@ -93,6 +93,11 @@ def test_the_address_space_follows_the_memory_unless_it_is_turned_off(context: C
     assert (free.setup.address_space, free.max_memory) == (None, 1 << 30)
 
 
+def test_a_pool_survives_as_many_deaths_as_one_function_can_cause() -> None:
+    assert config(workers=8, quarantine_deaths=3).max_restarts == 10
+    assert config(workers=8, quarantine_deaths=3, max_restarts=50).max_restarts == 50
+
+
 def test_the_environment_of_workers_never_shows(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGROW_TEST_TOKEN", "s3cr3t-s3cr3t")
     settings = python.settings_of("ml", config(env=["REGROW_TEST_TOKEN"]), context)

@@ -17,6 +17,7 @@ from config.schema import Duration, PositiveDuration, Size
 from config.secret import Secret
 from regrow.protocol.errors import (
     ActorDown,
+    Cancelled,
     DeadlineExceeded,
     ExecutionError,
     Forbidden,
@@ -196,12 +197,26 @@ def test_who_gives_up_in_the_line_makes_room_and_never_starts(pool: StartPool, t
     busy = running.request("faulty:wait_for_file", str(gate))
     tired = running.request("faulty:shout")
     tired.cancel()
+    with pytest.raises(Cancelled) as caught:
+        settled(tired)
+    assert caught.value.started == "no"
     patient = running.request("faulty:add", 1, 2)
     gate.touch()
     assert settled(busy) is True
     assert settled(patient) == 3
     assert running.status()["queued"] == 0
     assert KILLS.value("ml", "cancelled") == 0
+
+
+def test_a_call_that_expires_in_the_line_never_started(pool: StartPool, tmp_path: Path) -> None:
+    running = pool()
+    gate = tmp_path / "gate"
+    busy = running.request("faulty:wait_for_file", str(gate))
+    with pytest.raises(DeadlineExceeded) as caught:
+        running.call("faulty:add", 1, 1, timeout=0.1)
+    assert caught.value.started == "no"
+    gate.touch()
+    assert settled(busy) is True
 
 
 # -- deadlines and cancels --------------------------------------------------------------------------------------------
@@ -415,6 +430,15 @@ def test_a_quarantine_turns_away_the_calls_of_that_function_that_wait(pool: Star
         with pytest.raises(Unavailable, match="quarantined"):
             settled(promise)
     assert settled(innocent) == 2
+
+
+def test_a_function_that_kills_all_workers_at_once_does_not_stop_the_pool(pool: StartPool) -> None:
+    running = pool(workers=4, max_restarts=0)
+    promises = [running.request("faulty:leave_at_once", 1) for _ in range(20)]
+    for promise in promises:
+        with pytest.raises((ActorDown, Unavailable)):
+            settled(promise)
+    assert running.call("faulty:add", 1, 1) == 2
 
 
 # -- memory and age ---------------------------------------------------------------------------------------------------

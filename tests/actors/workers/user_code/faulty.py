@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import datetime as dt
 import decimal
@@ -15,6 +16,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -262,6 +264,20 @@ def facts() -> dict[str, Any]:
 
 def pid() -> int:
     return os.getpid()
+
+
+def count_to(number: int) -> Iterator[int]:
+    yield from range(number)
+
+
+def fail_while_counting() -> Iterator[int]:
+    yield 1
+    raise ValueError("enough")
+
+
+async def add_later(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
 
 
 def _hidden() -> int:
