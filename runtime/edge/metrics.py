@@ -15,8 +15,8 @@ import gzip
 import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import gevent
 from gevent.monkey import get_original
@@ -232,53 +232,83 @@ class _Row:
     kind: str
     strategy: str
     restart: str
-    states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
-    restarts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESTART_REASONS, 0))
+    states: dict[str, int]
+    restarts: Mapping[str, int]
     mailbox: int = 0
     oldest: float = 0.0
     children: int | None = None
     intensity: float | None = None
 
+    @property
+    def info(self) -> dict[str, str]:
+        return {
+            "path": self.path,
+            "parent": self.parent,
+            "kind": self.kind,
+            "strategy": self.strategy,
+            "restart": self.restart,
+        }
+
+
+Sampled: TypeAlias = Iterator[tuple[dict[str, str], float]]
+
 
 def tree_families(root: Node) -> list[Metric]:
-    """Return the families that show the tree itself, from one walk over a snapshot. Never switches."""
+    """Return the families that show the tree itself, from one walk over a snapshot; their samples can be read once.
+
+    Never switches.
+    """
     rows: dict[str, _Row] = {}
     _walk(rows, root)
-    info = InfoMetricFamily(
-        PREFIX + "actor", "the supervision tree: one series per actor, and per kind of dynamic child", labels=["actor"]
-    )
-    state = GaugeMetricFamily(
-        PREFIX + "actor_state", "how many actors of this name are in a state", labels=["actor", "state"]
-    )
-    restarts = CounterMetricFamily(
-        PREFIX + "actor_restarts", "restarts by why the actor had ended", labels=["actor", "reason"]
-    )
-    waiting = GaugeMetricFamily(PREFIX + "mailbox_messages", "messages that wait", labels=["actor"])
-    oldest = GaugeMetricFamily(
-        PREFIX + "mailbox_oldest_timestamp_seconds",
-        "unix time since when the oldest message waits, 0 when none does",
-        labels=["actor"],
-    )
-    ratio = GaugeMetricFamily(
-        PREFIX + "supervisor_intensity_ratio",
-        "restarts in the window as a share of those allowed; over 1 the supervisor gives up",
-        labels=["actor"],
-    )
-    children = GaugeMetricFamily(PREFIX + "supervisor_children", "children of a supervisor", labels=["actor"])
-    for actor, row in rows.items():
-        about = {"path": row.path, "parent": row.parent, "kind": row.kind}
-        info.add_metric([actor], {**about, "strategy": row.strategy, "restart": row.restart})
-        for name, number in row.states.items():
-            state.add_metric([actor, name], number)
-        for reason, number in row.restarts.items():
-            restarts.add_metric([actor, reason], number)
-        waiting.add_metric([actor], row.mailbox)
-        oldest.add_metric([actor], row.oldest)
-        if row.children is not None:
-            children.add_metric([actor], row.children)
-        if row.intensity is not None:
-            ratio.add_metric([actor], row.intensity)
-    return [info, state, restarts, waiting, oldest, ratio, children]
+
+    def info() -> Sampled:
+        for actor, row in rows.items():
+            yield {"actor": actor, **row.info}, 1
+
+    def state() -> Sampled:
+        for actor, row in rows.items():
+            for name in STATES:
+                yield {"actor": actor, "state": name}, row.states.get(name, 0)
+
+    def restarts() -> Sampled:
+        for actor, row in rows.items():
+            for reason in RESTART_REASONS:
+                yield {"actor": actor, "reason": reason}, row.restarts.get(reason, 0)
+
+    def each(read: Callable[[_Row], float | None]) -> Sampled:
+        for actor, row in rows.items():
+            value = read(row)
+            if value is not None:
+                yield {"actor": actor}, value
+
+    return [
+        _family("actor", "_info", "info", "the supervision tree: one series per actor, and per kind of child", info()),
+        _family("actor_state", "", "gauge", "how many actors of this name are in a state", state()),
+        _family("actor_restarts", "_total", "counter", "restarts by why the actor had ended", restarts()),
+        _family("mailbox_messages", "", "gauge", "messages that wait", each(lambda row: row.mailbox)),
+        _family(
+            "mailbox_oldest_timestamp_seconds",
+            "",
+            "gauge",
+            "unix time since when the oldest message waits, 0 when none does",
+            each(lambda row: row.oldest),
+        ),
+        _family(
+            "supervisor_intensity_ratio",
+            "",
+            "gauge",
+            "restarts in the window as a share of those allowed; over 1 the supervisor gives up",
+            each(lambda row: row.intensity),
+        ),
+        _family("supervisor_children", "", "gauge", "children of a supervisor", each(lambda row: row.children)),
+    ]
+
+
+def _family(name: str, suffix: str, kind: str, text: str, values: Sampled) -> Metric:
+    metric = Metric(PREFIX + name, text, kind)
+    full = PREFIX + name + suffix
+    metric.samples = cast("list[Sample]", (Sample(full, labels, value) for labels, value in values))
+    return metric
 
 
 def _walk(rows: dict[str, _Row], root: Node) -> None:
@@ -290,11 +320,14 @@ def _walk(rows: dict[str, _Row], root: Node) -> None:
         row = rows.get(label)
         if row is None:
             path = node.path if shared is None else shared
-            row = _Row(path, parent, node.kind, node.strategy or "", node.restart or "")
+            state, restarts = {node.state: 1}, node.restarts
+            row = _Row(path, parent, node.kind, node.strategy or "", node.restart or "", state, restarts)
             rows[label] = row
-        row.states[node.state] = row.states.get(node.state, 0) + 1
-        for reason, number in node.restarts.items():
-            row.restarts[reason] = row.restarts.get(reason, 0) + number
+        else:
+            row.states[node.state] = row.states.get(node.state, 0) + 1
+            row.restarts = {
+                reason: row.restarts.get(reason, 0) + node.restarts.get(reason, 0) for reason in RESTART_REASONS
+            }
         row.mailbox += node.mailbox
         if node.mailbox_oldest_wall is not None:
             row.oldest = min(row.oldest or node.mailbox_oldest_wall, node.mailbox_oldest_wall)
