@@ -31,7 +31,7 @@ from tests.support.ports import free_port
 from tests.support.processes import Child, ChildFailed, await_end, end_processes, processes_below
 from tests.support.servers.folders import make_folder, remove_folder
 
-READY_LINE = r"\bready\b"
+READY_LINE = r"^regrow \S+ is ready\b"
 """What the daemon prints when it serves requests."""
 
 COVERAGE_VARIABLES = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
