@@ -34,7 +34,7 @@ def import_class(
     if folder is not None:
         taken_by = _taken_by(top, folder)
         if taken_by is not None:
-            report.add(path, "collision", _collision(top, folder, taken_by))
+            _report_collision(top, folder, taken_by, path, report)
             return None
     try:
         importlib.invalidate_caches()
@@ -145,10 +145,14 @@ def _taken_by(top: str, folder: Path) -> str | None:
     return str(places[0])
 
 
-def _collision(top: str, folder: Path, taken_by: str) -> str:
-    return (
-        f"the module {top} in {folder} collides with {taken_by}, which is imported instead: rename it, or move it into "
-        f"a package of your own (my_app/{top}.py, named my_app.{top})"
+def _report_collision(top: str, folder: Path, taken_by: str, path: KeyPath, report: Report) -> None:
+    report.add(
+        path,
+        "collision",
+        f"the module {top} collides with {taken_by}, which is imported instead",
+        found=f"{top} in {folder}",
+        expected="a module whose name is its own",
+        hint=f"rename it, or move it into a package of your own (my_app/{top}.py, named my_app.{top})",
     )
 
 

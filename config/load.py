@@ -282,6 +282,7 @@ def _entries(tables: Any, path: KeyPath, what: str, checker: Checker) -> dict[st
                 (*path, name),
                 "name",
                 f"this is no name for an {what}",
+                found=name[:MAX_NAME],
                 expected=f"a lower-case letter, then letters, digits, _ or -, at most {MAX_NAME} in all",
                 nearest=near or None,
             )
@@ -290,7 +291,8 @@ def _entries(tables: Any, path: KeyPath, what: str, checker: Checker) -> dict[st
                 (*path, name),
                 "name",
                 "this name is reserved for a part of the daemon",
-                hint=f"another one, such as my_{name}",
+                found=name,
+                expected=f"another one, such as my_{name}",
             )
         if isinstance(table, dict):
             good[name] = table
@@ -358,9 +360,12 @@ def _names_once(tree: dict[str, Any], report: Report) -> None:
             line = report.line_of(("actors", name))
             where = f" (line {line})" if line else ""
             report.add(
-                ("integrations", name), "name_twice", f"this name is used twice: actors.{name}{where} has it too",
-                hint="give one of them another name: messages are sent to it by name",
-            )  # fmt: skip
+                ("integrations", name),
+                "name_twice",
+                "this name is used twice",
+                found=f"actors.{name}{where} and integrations.{name}",
+                expected="a name of its own for each: messages are sent to it by name",
+            )
 
 
 def _classes(

@@ -87,10 +87,9 @@ def test_a_module_that_is_not_found_names_the_folders_that_were_searched(refuses
 def test_a_module_with_a_name_of_ours_is_named_with_the_ways_out(refuses: Refuses, tmp_path: Path) -> None:
     [error] = refuses(actor("actors.orders:A"), files={"actors/__init__.py": "", "actors/orders.py": "class A: ..."})
     assert error.kind == "collision"
-    assert error.problem == (
-        f"the module actors in {tmp_path} collides with regrow's own package actors, which is imported instead: "
-        "rename it, or move it into a package of your own (my_app/actors.py, named my_app.actors)"
-    )
+    assert error.problem == "the module actors collides with regrow's own package actors, which is imported instead"
+    assert error.found == f"actors in {tmp_path}"
+    assert error.hint == "rename it, or move it into a package of your own (my_app/actors.py, named my_app.actors)"
 
 
 @pytest.mark.parametrize("name", ["runtime", "supervisors", "config", "regrow", "tests"])
