@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import importlib
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from config.starter_project import STARTER, write_starter
+from regrow.protocol.errors import InvalidArguments
 
 
 def test_it_writes_a_configuration_an_actor_and_a_readme(tmp_path: Path) -> None:
@@ -53,3 +57,40 @@ def test_nothing_that_was_made_by_running_it_is_written(tmp_path: Path) -> None:
     finally:
         if not existed:
             cache.rmdir()
+
+
+class TestWhatIsWritten:
+    """The starter's own code, as a newcomer runs it first."""
+
+    @pytest.fixture(autouse=True)
+    def _importable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_starter(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.syspath_prepend(tmp_path / "python")
+
+    @pytest.fixture
+    def greeter(self) -> Iterator[Any]:
+        ref = importlib.import_module("my_app.greeting").Greeter.start(greeting="Good morning")
+        yield ref
+        if ref.is_alive():
+            ref.stop()
+
+    def test_the_greeter_greets_and_counts(self, greeter: Any) -> None:
+        assert greeter.call("greet", {"name": "Ada"}) == "Good morning, Ada!"
+        assert greeter.call("greet", {"name": "Ada", "times": 2}) == "Good morning, Ada! Good morning, Ada!"
+        assert greeter.call("count", {}) == 2
+
+    def test_the_greeter_refuses_and_lives(self, greeter: Any) -> None:
+        with pytest.raises(InvalidArguments, match="times is 101"):
+            greeter.call("greet", {"name": "Ada", "times": 101})
+        assert greeter.call("count", {}) == 0
+
+    def test_the_greeter_crashes_when_it_is_asked_to(self, greeter: Any) -> None:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            greeter.call("crash", {})
+        assert not greeter.is_alive()
+
+    def test_the_model_knows_its_flowers(self) -> None:
+        predict = importlib.import_module("iris").predict
+        assert predict(5.1, 3.5, 1.4, 0.2)["species"] == "setosa"
+        assert predict(6.7, 3.0, 5.2, 2.3)["species"] == "virginica"
