@@ -181,6 +181,7 @@ def unreachable(endpoint: str, waited_s: float) -> ConnectionFailed:
     return ConnectionFailed(
         f"cannot reach a daemon at {endpoint}: no connection within {waited_s:.3g} s, is it running there",
         started="no",
+        details={"endpoint": endpoint},
     )
 
 
@@ -189,6 +190,7 @@ def link_lost(endpoint: str) -> ConnectionFailed:
     return ConnectionFailed(
         f"the connection to {endpoint} was lost before the answer came, the request may have been carried out",
         started="unknown",
+        details={"endpoint": endpoint},
     )
 
 

@@ -1,0 +1,100 @@
+"""The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|describe|tree` with a daemon.
+
+Read `__init__` (the arguments), `local` (commands on files), `remote` (commands that talk to a daemon), `values` (how
+`key=value` becomes an argument). Results go to stdout, everything said about them to stderr; exit statuses are in
+`regrow.protocol.exits`. Commands other than `run` and `check` never import gevent, so they answer quickly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from regrow.protocol.exits import EX_OK, EX_USAGE
+from regrow.version import VERSION
+
+EPILOG = """\
+exit status: 0 ok, 1 the request failed, 2 usage, 69 the daemon cannot be reached, 70 the tree gave up,
+71 a port, socket or state folder is taken, 75 the drain timed out, 78 the configuration is wrong
+environment: REGROW_CONFIG (the configuration file), REGROW_ENDPOINT (where the daemon listens)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line. Never switches."""
+    main = argparse.ArgumentParser(
+        prog="regrow",
+        description="A supervised actor runtime: run the daemon, ask its actors, look at its tree.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    main.add_argument("--version", action="version", version=f"regrow {VERSION}")
+    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_local(commands)
+    _add_remote(commands)
+    return main
+
+
+def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument("--config", metavar="FILE", help="the configuration (else REGROW_CONFIG, else ./regrow.toml)")
+    commands.add_parser("run", parents=[file], help="run the daemon in the foreground")
+    check = commands.add_parser("check", parents=[file], help="check a configuration and report every mistake at once")
+    check.add_argument("--dump", action="store_true", help="print everything in effect, defaults included, secrets hidden")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    init = commands.add_parser("init", help="write a small working project to begin with")
+    init.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where (default: the current folder)")
+    commands.add_parser("schema", help="print the JSON Schema of the configuration, for editors")
+
+
+def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--endpoint", metavar="URL", help="where the daemon listens (else REGROW_ENDPOINT, else from the configuration)")
+    where.add_argument("--config", metavar="FILE", help="find the daemon through its configuration")
+    where.add_argument("--json", action="store_true", help="print one line of JSON")
+    request = argparse.ArgumentParser(add_help=False)
+    request.add_argument("target", metavar="TARGET.METHOD", help="an actor's name and one of its methods: greeter.greet")
+    request.add_argument("arguments", metavar="JSON | key=value", nargs="*", help="the arguments: one JSON object, or key=value each")
+    ask = commands.add_parser("ask", parents=[where, request], help="call a method and print its answer")
+    ask.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the deadline (default: the target's own)")
+    ask.add_argument("--idem", metavar="KEY", help="an idempotency key: repeating the ask returns the stored answer")
+    commands.add_parser("tell", parents=[where, request], help="send a message without waiting for its work")
+    describe = commands.add_parser("describe", parents=[where], help="list actors, their methods and arguments")
+    describe.add_argument("target", metavar="TARGET", nargs="?", help="only this actor")
+    commands.add_parser("ping", parents=[where], help="tell whether the daemon answers, and its hub's lag")
+    tree = commands.add_parser("tree", parents=[where], help="show the supervision tree")
+    tree.add_argument("--token", metavar="TOKEN", help="the HTTP read token (else REGROW_READ_TOKEN, else the daemon's own file)")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text.removesuffix("s"))
+    if not 0 < seconds < 1e7:
+        raise argparse.ArgumentTypeError("a number of seconds above 0")
+    return seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status. Switches greenlets when it runs the daemon."""
+    try:
+        options = parser().parse_args(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        if options.command in ("run", "check", "init", "schema"):
+            from regrow.cli import local as commands
+        else:
+            from regrow.cli import remote as commands  # type: ignore[no-redef]
+        status: int = getattr(commands, f"do_{options.command}")(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, a pager or head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_OK
+    except KeyboardInterrupt:
+        print("regrow: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+__all__ = ["EX_USAGE", "main", "parser"]

@@ -1,0 +1,217 @@
+"""The commands that talk to a running daemon: ask, tell, describe, ping, tree."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import regrow
+from regrow.cli import values
+from regrow.protocol.errors import ConnectionFailed, RegrowError, error_from_wire
+from regrow.protocol.exits import EX_FAILED, EX_OK, EX_UNREACHABLE, EX_USAGE
+
+HTTP_TIMEOUT_S = 10.0
+MAX_TREE_BYTES = 256 << 20
+IPC_SOCKET = ("ipc", "gateway.sock")
+TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
+
+
+class Place:
+    """Where the daemon is: its endpoint, and its state folder when it is known."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.endpoint = options.endpoint or os.environ.get("REGROW_ENDPOINT")
+        self.state_dir: Path | None = None
+        file = options.config or os.environ.get("REGROW_CONFIG") or "regrow.toml"
+        if Path(file).is_file():
+            self._read(Path(file))
+        elif options.config:
+            raise values.BadArguments(f"there is no file {file}")
+
+    def _read(self, file: Path) -> None:
+        """Take the state folder and endpoint from a configuration, which need not be good in every other respect."""
+        try:
+            tables = tomllib.loads(file.read_text())
+            daemon = tables.get("daemon", {})
+            self.state_dir = (file.absolute().parent / _plain(daemon.get("state_dir", "var"))).resolve()
+            bind = [str(e) for e in tables.get("gateway", {}).get("bind", []) if "${" not in str(e)]
+        except (OSError, ValueError, AttributeError, TypeError):
+            return
+        if self.endpoint is None:
+            socket = self.state_dir.joinpath(*IPC_SOCKET)
+            if socket.is_socket():
+                self.endpoint = f"ipc://{socket}"
+            elif bind:
+                self.endpoint = bind[0].replace("//*:", "//127.0.0.1:")
+
+    def connect(self) -> regrow.Client:
+        """Return a client for this daemon."""
+        return regrow.connect(self.endpoint)
+
+    def token(self, explicit: str | None) -> str | None:
+        """Return the HTTP token to use: the one given, the environment's, or the daemon's own from its state folder."""
+        found = explicit or os.environ.get("REGROW_READ_TOKEN")
+        if found is None and self.state_dir is not None:
+            try:
+                found = (self.state_dir / TOKEN_FILE).read_text().strip()
+            except OSError:
+                found = None
+        return found or None
+
+
+def _plain(text: Any) -> str:
+    if "${" in str(text):
+        raise ValueError("a variable")
+    return str(text)
+
+
+def _guarded(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Turn the typed errors of a command into words on stderr and an exit status."""
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except values.BadArguments as error:
+            print(f"regrow: {error}", file=sys.stderr)
+            return EX_USAGE
+        except RegrowError as error:
+            _print_error(error, options.json)
+            gone = isinstance(error, ConnectionFailed) and error.actor is None and error.details.get("endpoint")
+            return EX_UNREACHABLE if gone else EX_FAILED
+
+    return run
+
+
+def _print_error(error: RegrowError, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode({"error": error.to_wire()}).decode())
+        return
+    print(f"regrow: {error.code}: {error}", file=sys.stderr)
+    facts = [f"started: {error.started}"]
+    if error.retry_after_s is not None:
+        facts.append(f"try again in {error.retry_after_s:.3g} s")
+    if error.crash_id:
+        facts.append(f"crash {error.crash_id}")
+    print(f"  {', '.join(facts)}", file=sys.stderr)
+    trace = error.details.get("traceback")
+    if isinstance(trace, str):
+        print("  " + trace.rstrip().replace("\n", "\n  "), file=sys.stderr)
+
+
+def _print_value(value: Any, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(value, enc_hook=str).decode())
+    elif isinstance(value, str):
+        print(value)
+    elif isinstance(value, bytes):
+        sys.stdout.buffer.write(value)
+    else:
+        print(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2).decode())
+
+
+def _split(target: str) -> tuple[str, str]:
+    name, dot, method = target.rpartition(".")
+    if not dot or not name or not method:
+        raise values.BadArguments(f"{target!r} is not TARGET.METHOD, such as greeter.greet")
+    return name, method
+
+
+def _arguments(client: regrow.Client, name: str, method: str, words: list[str]) -> dict[str, Any]:
+    """Type the arguments by the method's schema; the daemon is asked for it only when there is something to type."""
+    properties: Mapping[str, Any] | None = None
+    if any(not word.lstrip().startswith("{") for word in words):
+        for found in client.describe(name)["actors"][0]["methods"]:
+            if found["name"] == method:
+                properties = found["arguments"].get("properties", {})
+    return values.parse(words, properties)
+
+
+@_guarded
+def do_ask(options: argparse.Namespace) -> int:
+    """Call a method and print its answer."""
+    name, method = _split(options.target)
+    with Place(options).connect() as client:
+        args = _arguments(client, name, method, options.arguments)
+        value = client.ask(name, method, args, timeout=options.timeout, idem=options.idem)
+    _print_value(value, options.json)
+    return EX_OK
+
+
+@_guarded
+def do_tell(options: argparse.Namespace) -> int:
+    """Send a message; the receipt says that it is in the mailbox."""
+    name, method = _split(options.target)
+    with Place(options).connect() as client:
+        args = _arguments(client, name, method, options.arguments)
+        client.tell(name, method, args, ack=True)
+    return EX_OK
+
+
+@_guarded
+def do_describe(options: argparse.Namespace) -> int:
+    """List actors, their methods and arguments."""
+    with Place(options).connect() as client:
+        found = client.describe(options.target)
+    if options.json:
+        _print_value(found, True)
+        return EX_OK
+    for actor in found["actors"]:
+        print(f"{actor['name']}  {actor.get('state', '')}".rstrip())
+        for method in actor["methods"]:
+            schema = method["arguments"]
+            required = schema.get("required", [])
+            keys = [key if key in required else f"[{key}]" for key in schema.get("properties", {})]
+            first = method["doc"].strip().partition("\n")[0]
+            print(f"  {method['name']}({', '.join(keys)})  {first}".rstrip())
+    return EX_OK
+
+
+@_guarded
+def do_ping(options: argparse.Namespace) -> int:
+    """Tell whether the daemon answers, and how late its hub is."""
+    with Place(options).connect() as client:
+        _print_value(dict(client.ping()), options.json)
+    return EX_OK
+
+
+@_guarded
+def do_tree(options: argparse.Namespace) -> int:
+    """Show the supervision tree, which the daemon serves over HTTP."""
+    from regrow.render import render_tree
+
+    place = Place(options)
+    with place.connect() as client:
+        base = client.welcome().http
+    if base is None:
+        raise ConnectionFailed("the daemon serves no HTTP, so its tree cannot be read")
+    tree = _get_json(f"{base}/tree", place.token(options.token))
+    if options.json:
+        print(json.dumps(tree))
+    else:
+        print(render_tree(tree, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    return EX_OK
+
+
+def _get_json(url: str, token: str | None) -> Any:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=HTTP_TIMEOUT_S) as answer:
+            return json.loads(answer.read(MAX_TREE_BYTES))
+    except urllib.error.HTTPError as error:
+        try:
+            raise error_from_wire(json.loads(error.read(65536))) from None
+        except (ValueError, AttributeError):
+            raise ConnectionFailed(f"{url} answered {error.code}") from None
+    except (OSError, ValueError) as error:
+        raise ConnectionFailed(f"{url} cannot be read: {error}", started="no", details={"endpoint": url}) from None
