@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
 import urllib.parse
 from typing import Any, NoReturn
 
@@ -26,9 +25,10 @@ HARMLESS = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "true", "false", "nul
 MAX_PINNED = 4096
 MAX_TRANSIENT = 4096
 
-_pinned: dict[str, None] = {}
-_transient: dict[str, None] = {}
-_pattern: re.Pattern[str] | None = None
+# Each value with its spellings; and all spellings in one tuple, made anew when a value came or went.
+_pinned: dict[str, tuple[str, ...]] = {}
+_transient: dict[str, tuple[str, ...]] = {}
+_searched: tuple[str, ...] = ()
 _stale = False
 
 
@@ -95,11 +95,11 @@ def register(value: str, *, pinned: bool = False) -> None:
     if not _is_searched(value):
         return
     values, limit = (_pinned, MAX_PINNED) if pinned else (_transient, MAX_TRANSIENT)
-    if value in values:
-        del values[value]  # known already: becomes the newest, and the pattern stays as it is
-    else:
+    spellings = values.pop(value, None)
+    if spellings is None:
+        spellings = _spellings(value)
         _stale = True
-    values[value] = None
+    values[value] = spellings  # behind all others: the newest
     while len(values) > limit:
         del values[next(iter(values))]
         _stale = True
@@ -107,37 +107,39 @@ def register(value: str, *, pinned: bool = False) -> None:
 
 def redact(text: str) -> str:
     """The text with every registered secret masked, overlapping ones included. Never switches."""
-    global _pattern, _stale
+    global _searched, _stale
     if _stale:
         _stale = False
-        _pattern = _compile()
-    pattern = _pattern
-    if pattern is None or not text:
+        _searched = tuple({each for spellings in [*_pinned.values(), *_transient.values()] for each in spellings})
+    # One search per spelling takes a tenth of the time of one regular expression of all (1 to 1000 secrets in 200 B).
+    found = [each for each in _searched if each in text]
+    if not found:
         return text
+    spans = []
+    for each in found:
+        start = text.find(each)
+        while start >= 0:
+            spans.append((start, start + len(each)))
+            start = text.find(each, start + 1)
+    spans.sort()
     parts: list[str] = []
     written_to = 0
-    mask_from, mask_to = -1, -1
-    for match in pattern.finditer(text):
-        start, end = match.start(), match.end(1)
-        if start <= mask_to:  # overlaps or touches the one before: one mask for both
-            mask_to = max(mask_to, end)
-            continue
-        if mask_to >= 0:
+    mask_from, mask_to = spans[0]
+    for start, end in spans:
+        if start > mask_to:  # else it overlaps or touches the one before: one mask for both
             parts += (text[written_to:mask_from], MASK)
-            written_to = mask_to
-        mask_from, mask_to = start, end
-    if mask_to < 0:
-        return text
+            written_to, mask_from = mask_to, start
+        mask_to = max(mask_to, end)
     parts += (text[written_to:mask_from], MASK, text[mask_to:])
     return "".join(parts)
 
 
 def forget_all() -> None:
     """Empties the registry: for tests only, each of which must not see another's secrets. Never switches."""
-    global _pattern, _stale
+    global _searched, _stale
     _pinned.clear()
     _transient.clear()
-    _pattern = None
+    _searched = ()
     _stale = False
 
 
@@ -147,18 +149,7 @@ def _is_searched(value: str) -> bool:
     return not (value.isdecimal() and len(value) <= LONGEST_PLAIN_NUMBER)
 
 
-def _compile() -> re.Pattern[str] | None:
-    spellings: set[str] = set()
-    for value in [*_pinned, *_transient]:  # a copy: another thread may register while this one compiles
-        spellings.update(_spellings(value))
-    if not spellings:
-        return None
-    longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
-    # A lookahead consumes nothing, so secrets that overlap are all found; the longest one at each place is enough.
-    return re.compile("(?=(" + "|".join(map(re.escape, longest_first)) + "))")
-
-
-def _spellings(value: str) -> set[str]:
+def _spellings(value: str) -> tuple[str, ...]:
     """How a value may look inside a URL, a JSON text, a Python repr; and a key file's lines, which loggers split."""
     found = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
     try:
@@ -170,4 +161,4 @@ def _spellings(value: str) -> set[str]:
         found.add(stripped)
     if "\n" in stripped:
         found.update(line.strip() for line in stripped.splitlines() if len(line.strip()) >= 16)
-    return found
+    return tuple(found)
