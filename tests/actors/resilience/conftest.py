@@ -1,4 +1,4 @@
-"""A clock that the test moves, and supervised parts as an integration has them."""
+"""Supervised parts as an integration has them, on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -8,39 +8,18 @@ from typing import Any
 import gevent
 import pytest
 
-from runtime import clock, events, scheduler
+from regrow.testing import ManualClock
+from runtime import events
 from runtime.names import whereis
 from runtime.ref import Ref
 from supervisors import ChildSpec, Supervisor
 
 
-class ManualClock:
-    """Moves every timer of the runtime; work that a timer sets free has run when `advance` returns."""
-
-    def __init__(self) -> None:
-        self.now = 10_000.0
-        self.wheel = clock.Wheel(lambda: self.now, clock.SLOTS_PER_S, lambda _: None)
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + seconds
-        gevent.idle()
-        while (due := self.wheel.next_due()) is not None and due <= until:
-            self.now = max(self.now, due)
-            self.wheel.fire()
-            gevent.idle()
-        self.now = until
-        self.wheel.fire()
-        gevent.idle()
-
-
 @pytest.fixture
 def manual() -> Iterator[ManualClock]:
-    made = ManualClock()
-    clock.install(made.wheel, lambda: made.now, lambda: made.now)
-    yield made
-    clock.install(None, lambda: 0.0, lambda: 0.0)
-    # The timer of the sweep after long handlers lies on the wheel that is gone.
-    scheduler.S.sweeping = False
+    """The clock of the runtime, moved by hand."""
+    with ManualClock() as clock:
+        yield clock
 
 
 Supervised = Callable[..., Ref]

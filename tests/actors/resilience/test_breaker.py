@@ -7,10 +7,11 @@ from actors.resilience.breaker import BREAKER_STATE, TRANSITIONS, Breaker, Circu
 from actors.resilience.circuit import Granted
 from actors.resilience.policy import BreakerPolicy
 from regrow.protocol.errors import CircuitOpen
+from regrow.testing import ManualClock
 from runtime import events
 from runtime.actor import Actor
 from runtime.ref import Ref
-from tests.actors.resilience.conftest import ManualClock, Supervised, found
+from tests.actors.resilience.conftest import Supervised, found
 
 POLICY = BreakerPolicy()
 

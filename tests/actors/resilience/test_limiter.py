@@ -8,9 +8,10 @@ from actors.resilience.policy import RatePolicy
 from actors.resilience.quota import Lesson
 from config.schema import PositiveDuration
 from regrow.protocol.errors import Overloaded, RateLimited
+from regrow.testing import ManualClock
 from runtime.promise import Promise
 from runtime.ref import Ref
-from tests.actors.resilience.conftest import ManualClock, Supervised, found
+from tests.actors.resilience.conftest import Supervised, found
 
 
 def rate(requests: int, window_s: float, queue: int = 1000) -> RatePolicy:
@@ -19,7 +20,7 @@ def rate(requests: int, window_s: float, queue: int = 1000) -> RatePolicy:
 
 def waiting(manual: ManualClock, ref: Ref, within_s: float) -> Promise:
     """A request that may wait for so long; its deadline runs already."""
-    promise = Promise(deadline=manual.now + within_s)
+    promise = Promise(deadline=manual.now() + within_s)
     ref.request(Admit(), promise)
     gevent.idle()
     return promise
