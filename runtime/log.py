@@ -254,28 +254,25 @@ class Log:
         held = self.limiter.holding
         if self.limiter.admit((event, subject), time.monotonic()):
             return True
-        LOST.inc("suppressed")
+        with self._lock:
+            LOST.inc("suppressed")
         if not held:
             self._queue.put(_nothing)  # the writer may be asleep without a limit; now it must look at the time
         return False
 
     def _put(self, level: int, text: bytes) -> None:
-        with self._lock:
+        with self._lock:  # also for the counters: the hub's watchdog logs from a thread of its own
+            failed, self.lost_in_writer = self.lost_in_writer, 0
+            if failed:
+                LOST.inc("write_failed", by=failed)
             if self._queued >= MAX_LINES or self._queued_bytes + len(text) > MAX_QUEUED_BYTES:
                 self._dropped += 1
-                full = True
-            else:
-                self._queued += 1
-                self._queued_bytes += len(text)
-                full = False
-            failed, self.lost_in_writer = self.lost_in_writer, 0
-        if failed:
-            LOST.inc("write_failed", by=failed)
-        if full:
-            LOST.inc("queue_full")
-        else:
+                LOST.inc("queue_full")
+                return
+            self._queued += 1
+            self._queued_bytes += len(text)
             LINES.inc(_level_name(level))
-            self._queue.put(text)
+        self._queue.put(text)
 
     # ------- the native thread
 

@@ -145,6 +145,32 @@ def test_an_event_of_the_bus_becomes_a_line_at_its_own_time_and_level(json_log: 
     assert line["level"] == "warning"
 
 
+@pytest.mark.parametrize(
+    ("topic", "fields", "level"),
+    [
+        ("actor.crashed", {}, "error"),
+        ("actor.restarted", {}, "warning"),
+        ("child.started", {}, "debug"),
+        ("supervisor.reported", {"context": "child_terminated"}, "warning"),
+        ("supervisor.reported", {"context": "shutdown"}, "error"),
+    ],
+)
+def test_the_level_of_an_event_says_how_grave_it_is(
+    json_log: Lines, topic: str, fields: dict[str, Any], level: str
+) -> None:
+    events.publish(topic, **fields)
+    assert json_log()[0]["level"] == level
+
+
+def test_a_crash_line_has_what_an_operator_needs_and_nothing_private(json_log: Lines) -> None:
+    crash = {"actor": "greeter", "crash_id": "c1-2", "incarnation": 7, "reason": "ValueError", "message": "no"}
+    events.publish("actor.crashed", **crash, traceback="Traceback ...", state={"x": "int"}, _source=object())
+    (line,) = json_log()
+    assert {key: line[key] for key in crash} == crash
+    assert line["traceback"] == "Traceback ..."
+    assert not {"state", "_source"} & set(line)
+
+
 def test_an_event_without_a_level_of_its_own_is_info(json_log: Lines) -> None:
     events.publish("pool.grown", actor="ml", workers=3)
     assert json_log()[0]["level"] == "info"
