@@ -53,8 +53,8 @@ class Job:
     queued_at: float
     #: set by the connection while it works; called in the hub when the caller gives up
     cut: Callable[[], object] | None = None
-    #: sent back to the pool because its connection could not be made
-    returned: bool = False
+    #: how often it came back to the pool because a connection could not be made
+    returns: int = 0
 
     def abandoned(self) -> None:
         """Tell the connection, if one works on it, that nobody waits any more. Never switches."""
@@ -95,7 +95,10 @@ class Report:
 
     index: int
     ref: Ref
+    #: how many jobs it has taken: a report that crossed a job on its way says nothing about the state after it
+    taken: int
     state: str
+    connected: bool
     lost: bool
     error: str | None
     version: str | None
@@ -134,6 +137,9 @@ class Connection(Actor):
         self.statements = 0
         self.last_error: str | None = None
         self._kept = index <= settings.min_size
+        self._taken = 0
+        self._working = False
+        self._connected = False
         self._failures = 0
         self._retry: clock.Timer | None = None
         self._opened_at = self._used_at = clock.now()
@@ -195,10 +201,12 @@ class Connection(Actor):
     # -- one job
 
     def _run(self, job: Job) -> Any:
+        self._taken += 1
         if job.promise.done:
             self._announce()
             return None
         self.state = "busy"
+        self._working = True
         job.cut = self._cut_by_caller
         try:
             return self._guarded(job)
@@ -210,6 +218,7 @@ class Connection(Actor):
             raise
         finally:
             job.cut = None
+            self._working = False
             self._used_at = clock.now()
             if self.engine.is_open:
                 self.state = "idle"
@@ -240,7 +249,9 @@ class Connection(Actor):
             sick = str(error.details.get("sqlstate") or "").startswith(_SERVER_IS_SICK)
             return "failed" if sick else "ok"
         if isinstance(error, ConnectionFailed):
-            return "failed"
+            # a server that serves others of the pool is not down, it allows us no more connections
+            others = any(engine.is_open for index, engine in self.settings.engines.items() if index != self.index)
+            return "unknown" if error.started == "no" and others else "failed"
         if isinstance(error, AskTimeout | TimedOut | Cancelled):
             # a slow statement is its own fault as long as the server obeyed and cut it off
             return "unknown" if self.engine.is_open else "failed"
@@ -310,7 +321,7 @@ class Connection(Actor):
 
     def _cut_error(self, job: Job) -> RegrowError:
         name = job.operation.name
-        if self._cut_by is None:
+        if self._cut_by is None and clock.now() < job.deadline:
             return TimedOut(f"operation {name} was cut off by the database: its own limit, or its administrator")
         if job.promise.deadline is None or job.deadline < job.promise.deadline:
             return TimedOut(
@@ -344,8 +355,9 @@ class Connection(Actor):
 
     def _open(self, timeout_s: float) -> None:
         self.engine.open(min(timeout_s, self.settings.connect_timeout_s))
-        self.state = "idle"
+        self.state = "busy" if self._working else "idle"
         self.last_error = None
+        self._connected = True
         self._failures = 0
         self._opened_at = self._used_at = clock.now()
         if self._retry is not None:
@@ -365,7 +377,7 @@ class Connection(Actor):
 
     def _lose(self, reason: str) -> None:
         """Drop the connection and wait: the pool is told with the next report, kept connections try again by themselves."""
-        was_open = self.engine.is_open
+        was_open, self._connected = self._connected, False
         self.engine.discard()
         self.last_error = reason
         self.state = "waiting"
@@ -412,5 +424,7 @@ class Connection(Actor):
     def _announce(self, *, lost: bool = False) -> None:
         pool = whereis(self.settings.pool)
         if pool is not None:
-            version = self.engine.version if self.engine.is_open else None
-            pool.post(Report(self.index, self.ref, self.state, lost, self.last_error, version))
+            connected = self.engine.is_open
+            state = "busy" if self._working else self.state
+            version = self.engine.version if connected else None
+            pool.post(Report(self.index, self.ref, self._taken, state, connected, lost, self.last_error, version))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from gevent.lock import Semaphore
 
 from actors.database.operation import Operation, Values
 from actors.database.values import size_of
@@ -32,6 +34,8 @@ class Setup:
 
     statements: tuple[str, ...] = ()
     done: bool = False
+    #: held by the connection that runs them, on the hub; the others wait and find them done
+    lock: Semaphore = field(default_factory=Semaphore)
 
 
 class Lost(Exception):

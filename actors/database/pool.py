@@ -19,7 +19,16 @@ from typing import Any
 from actors.database import metrics
 from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, Report, Run
 from actors.database.operation import Operation
-from regrow.protocol.errors import ConnectionFailed, Invalid, NotFound, Overloaded, Refused, RegrowError, Unavailable
+from regrow.protocol.errors import (
+    Cancelled,
+    ConnectionFailed,
+    Invalid,
+    NotFound,
+    Overloaded,
+    Refused,
+    RegrowError,
+    Unavailable,
+)
 from runtime import clock
 from runtime.actor import Actor
 from runtime.exports import Exported
@@ -28,8 +37,6 @@ from runtime.names import whereis
 from runtime.promise import ActorDied, Promise
 from runtime.ref import Ref
 from runtime.signals import Down, monitor
-
-_CONNECTED = ("idle", "busy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,14 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Untaken:
+    """A job that ran out of time in a connection's mailbox."""
+
+    slot: Slot
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
 class Impatient:
     """The first in the line may have waited long enough."""
 
@@ -66,6 +81,7 @@ class Slot:
 
     index: int
     ref: Ref | None = None
+    given: int = 0
     state: str = "absent"
     connected: bool = False
     error: str | None = None
@@ -82,6 +98,7 @@ class Pool(Actor):
         self.last_error: str | None = None
         self._slots = [Slot(index) for index in range(1, settings.size + 1)]
         self._line: deque[Job] = deque()
+        self._running: set[Job] = set()
         self._impatience: clock.Timer | None = None
 
     # -- hooks
@@ -96,14 +113,14 @@ class Pool(Actor):
         self._show()
 
     def on_stop(self) -> None:
-        """Answer those in the line: their statements never started."""
+        """Answer those in the line, whose statements never started, and cut off what runs."""
+        name = self.settings.name
         for job in self._line:
-            job.promise.reject(
-                Unavailable(
-                    f"database {self.settings.name} is stopping, the operation was not started", retry_after_s=1.0
-                )
-            )
+            stopping = f"database {name} is stopping, operation {job.operation.name} was not started"
+            job.promise.reject(Unavailable(stopping, retry_after_s=1.0))
         self._line.clear()
+        for job in list(self._running):
+            job.promise.abandon(Cancelled(f"database {name} stopped while the operation ran", started="yes"))
 
     def on_failure(self, *_error: object) -> None:
         self.on_stop()
@@ -172,6 +189,10 @@ class Pool(Actor):
             self._reported(message)
         elif isinstance(message, Returned):
             self._line.appendleft(message.job)
+        elif isinstance(message, Untaken):
+            if message.slot.ref is message.ref:
+                message.slot.given -= 1
+                message.ref.post(Announce())
         elif isinstance(message, Impatient):
             self._impatience = None
         else:
@@ -186,26 +207,26 @@ class Pool(Actor):
         if slot.ref is not report.ref:
             if not report.ref.is_alive():
                 return
-            slot.ref = report.ref
+            slot.ref, slot.given = report.ref, report.taken
             monitor(report.ref)
         if report.lost:
             # the server may be gone for all of them: those that are idle look now, not when a caller needs them
             for other in self._slots:
                 if other is not slot and other.ref is not None and other.state == "idle":
                     other.ref.post(Check())
-        slot.connected = report.state in _CONNECTED
+        slot.connected = report.connected
         slot.error = report.error
         if report.error is not None and report.error != self.last_error:
             self.last_error = report.error
         if report.version is not None:
             self.version = report.version
-        # in the middle of a job a report only tells of a loss; the one at its end frees the slot
-        if not (report.lost and slot.state == "busy"):
+        if report.taken == slot.given:
             slot.state = report.state
 
     def _free(self) -> Slot | None:
         closed: Slot | None = None
         waiting: Slot | None = None
+        connected = opening = False
         for slot in self._slots:
             if slot.state == "idle":
                 return slot
@@ -213,9 +234,13 @@ class Pool(Actor):
                 closed = closed or slot
             elif slot.state == "waiting":
                 waiting = waiting or slot
-        if closed is not None:
+            elif slot.state == "busy" and not slot.connected:
+                opening = True
+            connected = connected or slot.connected
+        if connected:
             return closed
-        return None if any(slot.connected for slot in self._slots) else waiting
+        # while nobody knows whether the server answers, one attempt at a time is enough
+        return None if opening else closed or waiting
 
     # -- the line
 
@@ -244,19 +269,21 @@ class Pool(Actor):
         assert slot.ref is not None
         metrics.WAIT.observe(now - job.queued_at, self.settings.name)
         slot.state = "busy"
+        slot.given += 1
+        self._running.add(job)
         # the connection's own deadline leaves room for cutting the statement off and waiting for the server's word
         limit = max(job.deadline, job.promise.deadline or 0.0) + GRACE_S + SETTLE_S + GRACE_S
-        slot.ref.request(Run(job), Promise(deadline=limit, callback=lambda answer: self._answered(job, answer)))
+        ref = slot.ref
+        ref.request(Run(job), Promise(deadline=limit, callback=lambda answer: self._answered(job, slot, ref, answer)))
 
-    def _answered(self, job: Job, answer: Promise) -> None:
+    def _answered(self, job: Job, slot: Slot, ref: Ref, answer: Promise) -> None:
         """In the connection's greenlet: pass its answer on to the caller."""
+        self._running.discard(job)
+        if not answer.started and (me := whereis(self.settings.name)) is not None:
+            me.post(Untaken(slot, ref))
         error = answer.error
-        if isinstance(error, ConnectionFailed) and error.started == "no" and not job.returned and not job.promise.done:
-            me = whereis(self.settings.name)
-            if me is not None and any(slot.connected for slot in self._slots):
-                job.returned = True
-                me.post(Returned(job))
-                return
+        if isinstance(error, ConnectionFailed) and error.started == "no" and self._comes_back(job):
+            return
         if error is not None and not isinstance(error, RegrowError):
             error = ActorDied(
                 f"a connection of database {self.settings.name} crashed while it ran operation {job.operation.name}",
@@ -271,6 +298,17 @@ class Pool(Actor):
             job.promise.resolve(answer.value)
         else:
             job.promise.reject(error)
+
+    def _comes_back(self, job: Job) -> bool:
+        """Put a job that was not sent back into the line, if another connection may take it: the server may allow us no more."""
+        me = whereis(self.settings.name)
+        if me is None or job.promise.done:
+            return False
+        if job.returns >= len(self._slots) or not any(slot.connected for slot in self._slots):
+            return False
+        job.returns += 1
+        me.post(Returned(job))
+        return True
 
     def _refuse(self, job: Job, now: float) -> None:
         settings = self.settings

@@ -45,6 +45,8 @@ CHUNK_ROWS = 64
 #: chunks need libpq 17; with an older one rows come one by one
 CHUNKED = capabilities.has_stream_chunked()
 CUT_OFF_S = 2.0
+#: by so much the server's own limit comes after the cancel that this process sends at the deadline
+LATER_S = 0.5
 PIPELINED_ROWS = 500
 PREPARE_AFTER = 5
 MAX_PREPARED = 200
@@ -118,8 +120,10 @@ class PostgresEngine:
             assert found is not None
             self._timeout_allowed_ms = self._timeout_set_ms = int(found[3])
             if settings.setup.statements and not settings.setup.done:
-                self._set_up(connection)
-                settings.setup.done = True
+                with settings.setup.lock:
+                    if not settings.setup.done:
+                        self._set_up(connection)
+                        settings.setup.done = True
         except gevent.Timeout as timeout:
             _drop(connection)
             if timeout is not late:
@@ -307,7 +311,7 @@ class PostgresEngine:
         return {"rowcount": changed}
 
     def _limit(self, timeout_s: float) -> None:
-        wanted = _rounded_up_ms(timeout_s)
+        wanted = _rounded_up_ms(timeout_s + LATER_S)
         allowed = self._timeout_allowed_ms
         if allowed:
             wanted = min(wanted, allowed)

@@ -86,7 +86,8 @@ class SqliteEngine:
         if self._thread is None:
             self._thread = ThreadPool(1)
         try:
-            self._connection = self._on_thread(self._open, time.monotonic() + timeout_s)
+            with self.settings.setup.lock:
+                self._connection = self._on_thread(self._open, time.monotonic() + timeout_s)
         except sqlite3.Error as error:
             self.close()
             text = without_values(str(error), None, ())
@@ -169,7 +170,10 @@ class SqliteEngine:
         settings.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(settings.path, timeout=LOCK_WAIT_PIECE_S, isolation_level=None)
         try:
-            self._patiently(connection, "PRAGMA journal_mode = WAL", until)
+            if connection.execute("PRAGMA journal_mode").fetchone() != (
+                "wal",
+            ):  # setting it again would wait for writers
+                self._patiently(connection, "PRAGMA journal_mode = WAL", until)
             connection.execute(f"PRAGMA synchronous = {settings.synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
             if settings.setup.statements and not settings.setup.done:
