@@ -14,7 +14,7 @@ import traceback
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from config.check import INVALID, Checker
 from config.errors import KeyPath, Report
@@ -56,7 +56,12 @@ def import_class(
             )
             return None
         value = getattr(value, name)
-    if not isinstance(value, type) or (is_actor is not None and not is_actor(value)):
+    try:
+        is_good = isinstance(value, type) and (is_actor is None or is_actor(value))
+    except (TypeError, ValueError) as error:
+        report.add(path, "class", f"{spec} cannot be used: {_first_line(error)}")
+        return None
+    if not is_good:
         what = "a class that is no actor" if isinstance(value, type) else f"{type(value).__name__}, no class"
         report.add(
             path,
@@ -66,7 +71,7 @@ def import_class(
             hint="class Name(regrow.Actor): ...",
         )
         return None
-    return value
+    return cast(type, value)
 
 
 def fit_args(cls: type, args: dict[str, Any], path: KeyPath, checker: Checker) -> dict[str, Any] | None:

@@ -157,7 +157,8 @@ def load(
     """Reads and checks a file. Raises ConfigErrors with everything that is wrong.
 
     Imports the user's actor classes, for which `daemon.path` is appended to `sys.path`, and stays there when the file
-    is good. `is_actor` says whether a class is an actor; without it any class will do. Blocks on the file system.
+    is good. `is_actor` says whether a class is an actor, and may raise TypeError or ValueError with the reason why it
+    cannot be used; without it any class will do. Blocks on the file system.
     """
     file = Path.cwd() / path
     text = _read(file)

@@ -140,7 +140,16 @@ def test_a_class_that_is_no_actor_is_an_error(refuses: Refuses) -> None:
     assert error.expected == "a subclass of regrow.Actor"
 
 
-def test_a_class_that_is_an_actor_is_none(loads: Loads) -> None:
+def test_the_reason_why_a_class_cannot_be_used_is_told(refuses: Refuses) -> None:
+    def is_actor(value: object) -> bool:
+        raise TypeError("greet is exported, so each argument needs a name")
+
+    [error] = refuses(actor("mixed_module:A"), files={"mixed_module.py": "class A: ..."}, is_actor=is_actor)
+    assert error.problem == "mixed_module:A cannot be used: greet is exported, so each argument needs a name"
+    assert (error.key, error.kind) == ("actors.a.class", "class")
+
+
+def test_a_class_that_is_an_actor_is_no_mistake(loads: Loads) -> None:
     files = {"mixed_module.py": "class Good: ..."}
     assert loads(actor("mixed_module:Good"), files=files, is_actor=lambda value: True).classes
 
