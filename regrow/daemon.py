@@ -15,7 +15,10 @@ PATCH_SENSITIVE = ("requests", "urllib3", "redis", "psycopg", "zmq", "ssl", "run
 
 
 def patch() -> None:
-    """Patch the standard library, or refuse when something was imported that keeps the unpatched one. Never switches."""
+    """Patch the standard library, or refuse when something was imported that keeps the unpatched one.
+
+    Never switches.
+    """
     if monkey.is_module_patched("socket"):
         return
     early = [name for name in PATCH_SENSITIVE if name in sys.modules]
@@ -41,8 +44,10 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.util import print_run_info
 
 from actors.integrations import INTEGRATIONS
+from config.json_schema import json_schema
 from config.load import Config, load
 from regrow import systemd
 from regrow.protocol.exits import EX_CONFIG, EX_DRAIN, EX_GAVE_UP, EX_OK, EX_TAKEN
@@ -81,7 +86,10 @@ class StartFailed(Exception):
 
 
 class Lock:
-    """One daemon at a time for one state folder; the lock names its holder, and the kernel frees it with the process."""
+    """One daemon at a time for one state folder.
+
+    The lock names its holder, and the kernel frees it with the process.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / LOCK_FILE
@@ -317,7 +325,7 @@ class Daemon:
         node = self.snapshot()
         if node is not None:
             print(render_tree(node.to_json(), colour=False), file=sys.stderr)  # noqa: T201
-        gevent.util.print_run_info(file=sys.stderr)
+        print_run_info(file=sys.stderr)
 
     def _ping_watchdog(self, every_s: float) -> None:
         """Ping systemd's watchdog as long as the hub runs and the root supervisor answers."""
@@ -346,6 +354,11 @@ def _start_cause(error: BaseException) -> BaseException | None:
 def load_config(path: Path) -> Config:
     """Load and check the configuration; raises `config.errors.ConfigErrors`. Never switches."""
     return load(path, INTEGRATIONS, is_actor=is_actor)
+
+
+def configuration_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the whole configuration file. Never switches."""
+    return json_schema(INTEGRATIONS)
 
 
 def is_actor(found: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +53,7 @@ def _note(node: Mapping[str, Any], follows: bool) -> str:
     if node.get("why"):
         parts.append(str(node["why"]))
     elif node.get("restarts") and node.get("last_reason"):
-        since = datetime.datetime.fromtimestamp(node.get("since", 0)).astimezone().strftime("%H:%M:%S")
+        since = dt.datetime.fromtimestamp(node.get("since", 0)).astimezone().strftime("%H:%M:%S")
         parts.append(f"last: {node['last_reason']} ({since})")
     detail = node.get("detail", {})
     parts += [f"{key}={detail[key]}" for key in NOTE_KEYS if key in detail and not isinstance(detail[key], dict | list)]

@@ -22,7 +22,10 @@ def notify(*lines: str) -> bool:
 
 
 def watchdog_s() -> float | None:
-    """Return the seconds between two watchdog pings that keep systemd content, None without a watchdog. Never switches."""
+    """Return the seconds between two watchdog pings that keep systemd content, None without a watchdog.
+
+    Never switches.
+    """
     wanted = os.environ.get("WATCHDOG_USEC", "")
     owner = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not wanted.isdecimal() or owner != str(os.getpid()):

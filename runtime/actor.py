@@ -1,7 +1,8 @@
 """Actors: the class that users write, pykka's API on the machine of this package.
 
 The hooks keep pykka's meaning. Beyond pykka: an actor that raises anything but a typed error crashes, asked or told;
-mailboxes are bounded; `ask` has a finite default timeout; `on_start` is part of the start and its failure is the start's.
+mailboxes are bounded; `ask` has a finite default timeout; `on_start` is part of the start and its failure is the
+start's.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Actor(pykka.Actor):
     """An actor: one message at a time, in order for each sender; it may block without holding up anybody else.
 
     `mailbox` bounds the messages that wait, `timeout` is the seconds a request may take when its caller names no
-    deadline and how long a handler may run at the most (None: no limit, only in code); `trap_exit` turns exit signals of
-    linked actors into `on_exit`. `inspectable` names the attributes that operators may read.
+    deadline and how long a handler may run at the most (None: no limit, only in code); `trap_exit` turns exit signals
+    of linked actors into `on_exit`. `inspectable` names the attributes that operators may read.
     """
 
     mailbox: ClassVar[int | None] = DEFAULT_MAILBOX
@@ -87,7 +88,10 @@ class Actor(pykka.Actor):
         return None if promise is None else promise.deadline
 
     def remaining_s(self, default: float) -> float:
-        """Return the seconds left for the request in hand, at most `default`; raises `AskTimeout` at zero. Never switches."""
+        """Return the seconds left for the request in hand, at most `default`; raises `AskTimeout` at zero.
+
+        Never switches.
+        """
         deadline = self.deadline
         if deadline is None:
             return default
@@ -121,7 +125,10 @@ class Actor(pykka.Actor):
             promise.on_abandon = callback
 
     def send_after(self, delay_s: float, message: Any) -> clock.Timer:
-        """Post `message` to this actor in `delay_s` seconds, unless the timer is cancelled or the actor ends. Never switches."""
+        """Post `message` to this actor in `delay_s` seconds, unless the timer is cancelled or the actor ends.
+
+        Never switches.
+        """
         return clock.after(delay_s, self.ref.post, message)
 
     def continue_with(self, message: Any) -> None:
@@ -134,7 +141,10 @@ class Actor(pykka.Actor):
             ref.wake_up()
 
     def idle_after(self, delay_s: float) -> None:
-        """Have `on_idle` called once when no message came for `delay_s` seconds; any message cancels it. Never switches."""
+        """Have `on_idle` called once when no message came for `delay_s` seconds; any message cancels it.
+
+        Never switches.
+        """
         extras = extras_of(self.ref)
         if extras.idle_timer is not None:
             extras.idle_timer.cancel()
@@ -275,7 +285,7 @@ scheduler.SPECIAL.update(
         Exit: _handle_exit,
         Down: _handle_down,
         StopRequest: _handle_stop,
-        pykka_messages._ActorStop: _handle_pykka_stop,  # noqa: SLF001 - pykka's refs send it
+        pykka_messages._ActorStop: _handle_pykka_stop,
         pykka_messages.ProxyCall: _handle_proxy_call,
         pykka_messages.ProxyGetAttr: _handle_proxy_get,
         pykka_messages.ProxySetAttr: _handle_proxy_set,

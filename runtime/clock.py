@@ -1,9 +1,10 @@
 """Time: one monotonic clock, one coarse timer wheel, and the seam by which tests drive both.
 
-Decisions. Every timer, deadline and back-off of the runtime goes through this module, so a manual clock (regrow.testing)
-moves all of them. The wheel has slots of 10 ms: a timer fires at the end of its slot, never early and at most one slot
-late; starting and cancelling are O(1), because nearly every deadline is cancelled. Callers write `clock.now()` through
-the module, never `from clock import now`, since installing a manual clock replaces the functions.
+Decisions. Every timer, deadline and back-off of the runtime goes through this module, so a manual clock
+(regrow.testing) moves all of them. The wheel has slots of 10 ms: a timer fires at the end of its slot, never early and
+at most one slot late; starting and cancelling are O(1), because nearly every deadline is cancelled. Callers write
+`clock.now()` through the module, never `from clock import now`, since installing a manual clock replaces the
+functions.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Timer:
         return self.slot is not None
 
     def __repr__(self) -> str:
-        return f"<Timer {getattr(self.callback, '__qualname__', self.callback)} {'pending' if self.slot is not None else 'over'}>"
+        name = getattr(self.callback, "__qualname__", self.callback)
+        return f"<Timer {name} {'over' if self.slot is None else 'pending'}>"
 
 
 class Wheel:

@@ -1,7 +1,7 @@
 """Crash reports: what is known of an abnormal end, as one structured record (OTP's crash report).
 
-The text is made when somebody listens, is bounded, and every part of it that came from outside is redacted. Payloads are
-never in it: of the message in hand only its kind and the names of its arguments are told.
+The text is made when somebody listens, is bounded, and every part of it that came from outside is redacted. Payloads
+are never in it: of the message in hand only its kind and the names of its arguments are told.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def _ancestors(ref: Ref) -> list[str]:
 
 
 def _fingerprint(error: BaseException) -> str:
-    """Group crashes that come from the same place: the exception's type and the innermost frames, without line numbers."""
+    """Group crashes that come from the same place.
+
+    The exception's type and the innermost frames, without line numbers.
+    """
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     where = "|".join(f"{frame.filename}:{frame.name}" for frame in frames)
     return hashlib.sha256(f"{type(error).__name__}|{where}".encode()).hexdigest()[:12]

@@ -1,6 +1,7 @@
 """The directory: which names the wire may address, what each exports, and why one cannot be reached just now.
 
-An entry stays while its actor restarts, waits or is parked: that is the difference between `unavailable` and `not_found`.
+An entry stays while its actor restarts, waits or is parked: that is the difference between `unavailable` and
+`not_found`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ def exported(method: F) -> F:
 class Exported:
     """One callable method: `name`, `doc`, the check of its arguments and their JSON Schema."""
 
-    def __init__(self, name: str, doc: str, arguments: type[msgspec.Struct], *, extra: bool = False, returns: Any = Any) -> None:
+    def __init__(
+        self, name: str, doc: str, arguments: type[msgspec.Struct], *, extra: bool = False, returns: Any = Any
+    ) -> None:
         self.name = name
         self.doc = doc
         self.extra = extra
@@ -50,7 +52,10 @@ class Exported:
 
     @classmethod
     def make(cls, name: str, doc: str, parameters: Mapping[str, Param], *, extra: bool = False) -> Exported:
-        """Build the export of an operation that the configuration declares; `extra` lets other arguments pass unchecked."""
+        """Build the export of an operation that the configuration declares.
+
+        `extra` lets other arguments pass unchecked.
+        """
         fields: list[Any] = []
         for key, param in parameters.items():
             kind = typing.Annotated[param.type, msgspec.Meta(description=param.doc)] if param.doc else param.type
@@ -79,7 +84,9 @@ class Exported:
         if body is None:
             body = {}
         if not isinstance(body, Mapping):
-            raise InvalidArguments(f"{self.name} takes its arguments as an object by name, not as {type(body).__name__}")
+            raise InvalidArguments(
+                f"{self.name} takes its arguments as an object by name, not as {type(body).__name__}"
+            )
         try:
             struct = msgspec.convert(body, self._arguments)
         except msgspec.ValidationError as error:
@@ -117,7 +124,9 @@ class Exported:
 
 
 def _readable(text: str) -> str:
-    return text.replace("Object missing", "missing").replace("Object contains", "contains").replace("`", "'").rstrip(".")
+    return (
+        text.replace("Object missing", "missing").replace("Object contains", "contains").replace("`", "'").rstrip(".")
+    )
 
 
 @functools.cache

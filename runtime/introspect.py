@@ -41,7 +41,8 @@ class ChildFacts:
 @dataclass(frozen=True, slots=True)
 class Node:
     """One actor, or the place of one that is not running. `state` is one of starting, running, waiting, restarting,
-    suspended, failed, stopped; `type` is the actor's class; `detail` what the actor itself tells."""
+    suspended, failed, stopped; `type` is the actor's class; `detail` what the actor itself tells.
+    """
 
     name: str | None
     path: str

@@ -1,8 +1,8 @@
 """Promises: the one answer of one ask, and futures, pykka's face of them.
 
 Decisions. A promise is settled once; whoever comes later is ignored, which is what makes "exactly one answer" cheap. An
-expired or cancelled promise is simply settled, and the actor skips it at dequeue; so no clock is read per message there.
-The waiter is a greenlet (in-process ask) or a callback (the gateway), never both, and never an event object.
+expired or cancelled promise is simply settled, and the actor skips it at dequeue; so no clock is read per message
+there. The waiter is a greenlet (in-process ask) or a callback (the gateway), never both, and never an event object.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class Promise:
 
     def cancel(self) -> bool:
         """Give up waiting; an actor that has not begun never will. Never switches."""
-        return self.abandon(Cancelled("the request was cancelled by its caller", started="yes" if self.started else "no"))
+        return self.abandon(
+            Cancelled("the request was cancelled by its caller", started="yes" if self.started else "no")
+        )
 
     def expire_at_deadline(self) -> None:
         """Start the timer that answers at the deadline, unless there is none. Never switches."""
@@ -128,7 +130,7 @@ class Promise:
                 timer = clock.after(timeout_s, self._stop_waiting)
             self.waiter = getcurrent()
             try:
-                while not self.done and self.waiter is not None:
+                while not self.done and self.waiter is not None:  # type: ignore[redundant-expr] # others change both meanwhile
                     _hub_switch()
             finally:
                 self.waiter = None
@@ -154,7 +156,9 @@ def deadline_error(started: bool) -> AskTimeout:
     """Return the error of a passed deadline, which says whether the work had begun. Never switches."""
     if started:
         return AskTimeout("the deadline passed while the actor worked on the request", started="yes")
-    return AskTimeout("the deadline passed before the actor began, the request was dropped", started="no", retryable=True)
+    return AskTimeout(
+        "the deadline passed before the actor began, the request was dropped", started="no", retryable=True
+    )
 
 
 def wake(promise: Promise) -> None:

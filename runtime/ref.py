@@ -2,8 +2,8 @@
 
 Decisions. A restart makes a new ref; what survives a restart is the name. The ref is also the control block, so an idle
 actor costs one ref, one instance and no greenlet; the mailbox is made by the first message. An end is logical and
-immediate: name freed, asks answered, links and monitors told, whatever the handler still does; the handler's greenlet is
-unwound afterwards. So a handler that cannot be stopped never holds up its supervisor, it is reported as stuck.
+immediate: name freed, asks answered, links and monitors told, whatever the handler still does; the handler's greenlet
+is unwound afterwards. So a handler that cannot be stopped never holds up its supervisor, it is reported as stuck.
 """
 
 from __future__ import annotations
@@ -153,28 +153,28 @@ class Ref(pykka.ActorRef[Any]):
             S.ready.append(self)
             if not S.scheduled:
                 S.scheduled = True
-                run_callback(scheduler._drain)  # noqa: SLF001
+                run_callback(scheduler._drain)
 
-    def ask(self, message: Any, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S) -> Any:  # type: ignore[override] # noqa: C901, PLR0912
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S) -> Any:  # type: ignore[override] # noqa: C901
         """Send a message and return the reply, within `timeout` seconds (None: no limit of its own).
 
-        Inside a handler the deadline of the request in hand bounds it too. Raises what the handler raised, `AskTimeout`,
-        `ActorUnavailable` (never started), `ActorDied`, `MailboxFull`. With `block=False` returns a `Future` at once.
-        Switches greenlets.
+        Inside a handler the deadline of the request in hand bounds it too. Raises what the handler raised,
+        `AskTimeout`, `ActorUnavailable` (never started), `ActorDied`, `MailboxFull`. With `block=False` returns a
+        `Future` at once. Switches greenlets.
         """
         if get_ident() != HUB_THREAD:
             return self._ask_from_foreign_thread(message, block, timeout)
         me = getcurrent()
         deadline = None if timeout is None else clock.now() + timeout
         if me.__class__ is Runner:
-            outer = me.reply  # type: ignore[attr-defined]
+            outer = me.reply
             if outer is not None and outer.deadline is not None and (deadline is None or outer.deadline < deadline):
                 deadline = outer.deadline
         if not block:
             promise = Promise(deadline=deadline)
             self.request(message, promise)
             return Future(promise)
-        if me.__class__ is Runner and me.ref is self:  # type: ignore[attr-defined]
+        if me.__class__ is Runner and me.ref is self:
             raise RuntimeError(f"{self} asked itself, which can never be answered, call the method instead")
         if self.state == DEAD:
             raise self.unavailable()
@@ -215,7 +215,9 @@ class Ref(pykka.ActorRef[Any]):
             raise reply.error
         return reply.value
 
-    def call(self, method: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = DEFAULT_ASK_TIMEOUT_S) -> Any:
+    def call(
+        self, method: str, args: Mapping[str, Any] | None = None, *, timeout: float | None = DEFAULT_ASK_TIMEOUT_S
+    ) -> Any:
         """Call an exported method with arguments by name and return its value. Switches greenlets."""
         value = self.ask(Call(method, args or {}), timeout=timeout)
         return value.value if value.__class__ is WithHeader else value
@@ -225,7 +227,10 @@ class Ref(pykka.ActorRef[Any]):
         self.tell(Call(method, args or {}))
 
     def request(self, message: Any, promise: Promise | None) -> None:
-        """Send a message whose answer settles `promise`; a refusal settles it too, and raises without one. Never switches."""
+        """Send a message whose answer settles `promise`; a refusal settles it too, and raises without one.
+
+        Never switches.
+        """
         refusal: RegrowError | None = None
         if self.state == DEAD:
             refusal = self.unavailable()
@@ -273,12 +278,16 @@ class Ref(pykka.ActorRef[Any]):
 
     def wake_up(self) -> None:
         """Get in line for a runner, unless one carries this actor already. Never switches."""
-        if self.runner is None and (self.state != SUSPENDED or (self.extras is not None and self.extras.has_urgent(self))):
+        if self.runner is None and (
+            self.state != SUSPENDED or (self.extras is not None and self.extras.has_urgent(self))
+        ):
             scheduler.schedule(self)
         if not S.sweeping:
             scheduler.start_sweep()
 
-    def _from_foreign_thread(self, function: Callable[..., object], message: Any, promise: Promise | None) -> _ThreadBox:
+    def _from_foreign_thread(
+        self, function: Callable[..., object], message: Any, promise: Promise | None
+    ) -> _ThreadBox:
         box = _ThreadBox()
 
         def enter() -> None:
@@ -329,14 +338,14 @@ class Ref(pykka.ActorRef[Any]):
         return f"urn:regrow:actor:{self.serial}"
 
     @property
-    def actor_stopped(self) -> Any:
+    def actor_stopped(self) -> Any:  # type: ignore[override]
         return _Stopped(self)
 
     @property
-    def actor_inbox(self) -> Any:
+    def actor_inbox(self) -> Any:  # type: ignore[override]
         return _Inbox(self)
 
-    def _actor_weakref(self) -> Any:
+    def _actor_weakref(self) -> Any:  # type: ignore[override]
         return self.actor
 
     def __repr__(self) -> str:
@@ -368,9 +377,9 @@ class Ref(pykka.ActorRef[Any]):
         self.start_arguments = None
         actor_class = self.actor_class
         actor = actor_class.__new__(actor_class, *args, **kwargs)
-        actor._actor_ref = self  # noqa: SLF001
+        actor._actor_ref = self
         self.actor = actor
-        actor.__init__(*args, **kwargs)  # type: ignore[misc] # set up before __init__, so that it knows its ref
+        actor.__init__(*args, **kwargs)  # set up before __init__, so that it knows its ref
         actor.on_start()
 
     def start_failed(self, error: BaseException) -> None:
@@ -386,7 +395,9 @@ class Ref(pykka.ActorRef[Any]):
             promise.error = error
             promise.done = True
 
-    def stop(self, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S, reason: ExitReason = NORMAL) -> Any:  # type: ignore[override]
+    def stop(
+        self, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S, reason: ExitReason = NORMAL
+    ) -> Any:
         """Ask the actor to stop after the messages it has; True when it did, False when it was dead already.
 
         Switches greenlets when `block` is true; else returns a `Future`.
@@ -402,13 +413,19 @@ class Ref(pykka.ActorRef[Any]):
         return promise.wait() if block else Future(promise)
 
     def kill(self) -> None:
-        """End the actor now, untrappably, with the reason `killed`; no hook of it runs. Does not return when it kills itself."""
+        """End the actor now, untrappably, with the reason `killed`; no hook of it runs.
+
+        Does not return when it kills itself.
+        """
         self.die_now(KILLED)
         if self.runner is getcurrent():
             raise Killed
 
     def exit(self, reason: ExitReason, sender: Ref | None = None) -> None:
-        """Send an exit signal, as OTP's `exit(Pid, Reason)`; the sender defaults to the calling actor. Never switches."""
+        """Send an exit signal, as OTP's `exit(Pid, Reason)`; the sender defaults to the calling actor.
+
+        Never switches.
+        """
         if reason == KILL:
             self.kill()
         elif self.state != DEAD:
@@ -419,7 +436,10 @@ class Ref(pykka.ActorRef[Any]):
         self.post(Exit(sender, SHUTDOWN))
 
     def hear_exit(self, sender: Ref, reason: ExitReason) -> None:
-        """Take an exit signal (OTP, section "exit signals"): a message when trapping, else death by any abnormal one."""
+        """Take an exit signal (OTP, section "exit signals").
+
+        A message when trapping, else death by any abnormal one.
+        """
         if self.state == DEAD:
             return
         if self.actor is not None and self.actor.trap_exit:
@@ -620,7 +640,8 @@ def spawn(
     label: str | None = None,
     prepare: Callable[[Ref], None] | None = None,
 ) -> Ref:
-    """Start an actor and return its ref once `on_start` returned; with a `parent` it is linked to it from the first instant.
+    """Start an actor and return its ref once `on_start` returned; with a `parent` it is linked to it from the first
+    instant.
 
     Raises what `__init__` or `on_start` raised (`Ignore`, `Stop` included), `NameTaken`. `prepare` sets the new ref up
     before anything of the actor runs. Switches greenlets.

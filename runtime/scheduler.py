@@ -1,11 +1,11 @@
 """Who runs when: runners from a pool carry the actors that have messages; an idle actor owns no greenlet.
 
-Decisions. An ask of an idle actor switches straight into a runner and gets control straight back with the answer, without
-the hub. Everything else goes through `ready`, drained by one hub callback. `budget` counts the messages since the event
-loop last looked at its sockets and timers; it is refilled by a prepare watcher, which runs after gevent's callbacks and
-before the poll, and adapts so that one slice lasts about SLICE_S: that bounds how long any load of messages can keep
-timers and sockets waiting. The same watcher gives a deadline timer to the asks whose actor did not answer at once, so the
-ones that were answered at once never paid for a timer.
+Decisions. An ask of an idle actor switches straight into a runner and gets control straight back with the answer,
+without the hub. Everything else goes through `ready`, drained by one hub callback. `budget` counts the messages since
+the event loop last looked at its sockets and timers; it is refilled by a prepare watcher, which runs after gevent's
+callbacks and before the poll, and adapts so that one slice lasts about SLICE_S: that bounds how long any load of
+messages can keep timers and sockets waiting. The same watcher gives a deadline timer to the asks whose actor did not
+answer at once, so the ones that were answered at once never paid for a timer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SLICE_S = 0.005
 MIN_BUDGET, MAX_BUDGET = 32, 20_000
 MAX_IDLE_RUNNERS = 1000
+LOWEST_PRIORITY = -2  # libev's; after gevent's own prepare watcher
 START_COST = 4  # a start costs about as much as so many messages
 SWEEP_S = 0.25
 STUCK_AFTER_S = 1.0
@@ -52,7 +53,18 @@ class Killed(GreenletExit):
 class _State:
     """What the hot paths share; one object, because its slots are cheaper than module globals of another module."""
 
-    __slots__ = ("allowance", "budget", "handed", "idle", "ready", "runners", "scheduled", "slice_began", "sweeping")
+    __slots__ = (
+        "allowance",
+        "budget",
+        "handed",
+        "idle",
+        "ready",
+        "runners",
+        "scheduled",
+        "slice_began",
+        "sweep_timer",
+        "sweeping",
+    )
 
     def __init__(self) -> None:
         self.ready: deque[Ref] = deque()  # actors with messages and no runner, each once
@@ -63,6 +75,7 @@ class _State:
         self.allowance = 500
         self.scheduled = False
         self.sweeping = False
+        self.sweep_timer: clock.Timer | None = None
         self.slice_began = clock.now()
 
 
@@ -77,7 +90,7 @@ class Runner(greenlet):
         self.seen: tuple[Ref, int, float] | None = None  # the sweep's note: actor, messages it had handled, since when
         S.runners.add(self)
 
-    def run(self, ref: Ref) -> None:  # noqa: C901, PLR0912, PLR0915 - the one hot loop: a call per step would cost more than the step
+    def run(self, ref: Ref) -> None:  # noqa: C901 - the one hot loop: a call per step would cost more than the step
         state, ready, idle, specials = S, S.ready, S.idle, SPECIAL
         while True:
             hand_back: Any = None
@@ -266,21 +279,34 @@ def _before_poll() -> None:
             start_sweep()
     if state.ready and not state.scheduled:
         state.scheduled = True
-        _next_slice.start(_drain)  # a callback added here, after gevent ran its own, would not keep the poll from blocking
+        _next_slice.start(
+            _drain
+        )  # a callback added here, after gevent ran its own, would not keep the poll from blocking
 
 
 QUEUED: Any = object()
 """Stands in `ref.runner` while the actor waits in `ready`."""
 
 _next_slice = hub.loop.timer(0)
-_watcher = hub.loop.prepare(ref=False, priority=hub.loop.MINPRI)
+_watcher = hub.loop.prepare(ref=False, priority=LOWEST_PRIORITY)
 _watcher.start(_before_poll)
 
 
 def start_sweep() -> None:
     """Look every SWEEP_S seconds after handlers that outlive their limits, while any runner is held. Never switches."""
     S.sweeping = True
-    clock.after(SWEEP_S, _sweep)
+    S.sweep_timer = clock.after(SWEEP_S, _sweep)
+
+
+def renew_sweep() -> None:
+    """Begin the sweep anew on the clock of now, after the clock was replaced. Never switches."""
+    if S.sweep_timer is not None:
+        S.sweep_timer.cancel()
+    S.sweeping = False
+    for runner in S.runners:
+        runner.seen = None
+    if any(runner.ref is not None for runner in S.runners):
+        start_sweep()
 
 
 def _sweep() -> None:
@@ -304,7 +330,7 @@ def _sweep() -> None:
             if reply is None or reply.done or reply.deadline is None or now >= reply.deadline:
                 ref.overran(runner, now - seen[2])
     if held:
-        clock.after(SWEEP_S, _sweep)
+        S.sweep_timer = clock.after(SWEEP_S, _sweep)
     else:
         S.sweeping = False
 
@@ -318,13 +344,13 @@ def throw_killed(runner: Runner, ref: Ref) -> None:
 def current_ref() -> Ref | None:
     """Return the actor on whose behalf the calling greenlet runs, or None outside of actors. Never switches."""
     me = getcurrent()
-    return me.ref if me.__class__ is Runner else None  # type: ignore[attr-defined, no-any-return]
+    return me.ref if me.__class__ is Runner else None
 
 
 def current_promise() -> Promise | None:
     """Return the request that the calling actor works on, or None. Never switches."""
     me = getcurrent()
-    return me.reply if me.__class__ is Runner else None  # type: ignore[attr-defined, no-any-return]
+    return me.reply if me.__class__ is Runner else None
 
 
 def report(context: object) -> None:

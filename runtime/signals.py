@@ -1,7 +1,8 @@
 """Links, monitors and the messages they send: who hears of an actor's end (OTP, "Processes", links and monitors).
 
-A link joins two actors: when one ends abnormally the other does too, unless it traps exits and gets an `Exit` message. A
-monitor is one-way, may be stacked, and gives exactly one `Down`; monitoring the dead gives it at once, with `noproc`.
+A link joins two actors: when one ends abnormally the other does too, unless it traps exits and gets an `Exit` message.
+A monitor is one-way, may be stacked, and gives exactly one `Down`; monitoring the dead gives it at once, with
+`noproc`.
 """
 
 from __future__ import annotations

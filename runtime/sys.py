@@ -2,8 +2,8 @@
 
 Decisions. An actor without extras pays one test per message. `suspend` lets only sys requests and the supervisor's exit
 through; the rest waits in order. For user actors sys requests overtake user messages; supervisors stay first in, first
-out, as in OTP. A trace is capped by rate and ends by itself; states leave an actor only in the attributes that its class
-declares `inspectable`, unless the code inside the process asks for all of it.
+out, as in OTP. A trace is capped by rate and ends by itself; states leave an actor only in the attributes that its
+class declares `inspectable`, unless the code inside the process asks for all of it.
 """
 
 from __future__ import annotations
@@ -252,8 +252,13 @@ def log(ref: Ref, keep: int = KEPT_EVENTS) -> list[dict[str, Any]]:
     return kept
 
 
-def trace(ref: Ref, sink: Callable[[Mapping[str, Any]], object] | None = None, *, most: int = 100, seconds: float = 10.0) -> None:
-    """Send a record of each message to `sink`, `most` of them within `seconds`, then end by itself. Switches greenlets."""
+def trace(
+    ref: Ref, sink: Callable[[Mapping[str, Any]], object] | None = None, *, most: int = 100, seconds: float = 10.0
+) -> None:
+    """Send a record of each message to `sink`, `most` of them within `seconds`, then end by itself.
+
+    Switches greenlets.
+    """
     target = sink or (lambda record: events.publish("actor.traced", **record))
     request(ref, "trace", Trace(target, most, clock.now() + seconds))
 
@@ -268,7 +273,7 @@ def _replace(actor: Any, change: Callable[[dict[str, Any]], Mapping[str, Any]]) 
     return _attributes(actor)
 
 
-def _handle_sys(ref: Ref, message: SysRequest) -> Any:  # noqa: PLR0911 - one line per operation
+def _handle_sys(ref: Ref, message: SysRequest) -> Any:
     extras = extras_of(ref)
     argument = message.argument
     match message.operation:

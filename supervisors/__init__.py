@@ -1,7 +1,7 @@
 """Who restarts whom: OTP's supervision.
 
-Read in this order: `spec` (what a supervisor is told), `strategy` and `intensity` (pure decisions), `child` (starting and
-stopping one child), `supervisor` (the mailbox in which all of it happens), `dynamic` (children that come and go).
+Read in this order: `spec` (what a supervisor is told), `strategy` and `intensity` (pure decisions), `child` (starting
+and stopping one child), `supervisor` (the mailbox in which all of it happens), `dynamic` (children that come and go).
 """
 
 from supervisors.backoff import Backoff

@@ -1,4 +1,7 @@
-"""Back-off: how long to wait before the next restart. Ours, beyond OTP: off in code, on in trees from a configuration."""
+"""Back-off.
+
+How long to wait before the next restart. Ours, beyond OTP: off in code, on in trees from a configuration.
+"""
 
 from __future__ import annotations
 

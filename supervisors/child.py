@@ -1,4 +1,7 @@
-"""One child of a supervisor: its record, and the protocols that start and stop it (OTP, `do_start_child`, `shutdown`)."""
+"""One child of a supervisor.
+
+Its record, and the protocols that start and stop it (OTP, `do_start_child`, `shutdown`).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class FailedToStart:
 
     __slots__ = ("id", "reason")
 
-    def __init__(self, id: Any, reason: ExitReason) -> None:  # noqa: A002 - OTP's word
+    def __init__(self, id: Any, reason: ExitReason) -> None:
         self.id = id
         self.reason = reason
 
@@ -49,7 +52,21 @@ class FailedToStart:
 class Child:
     """What a supervisor knows of one child; it outlives the child's incarnations."""
 
-    __slots__ = ("attempts", "info", "last_reason", "last_ref", "ref", "restarts", "retry", "retry_at", "since", "spec", "state", "up_since", "why")
+    __slots__ = (
+        "attempts",
+        "info",
+        "last_reason",
+        "last_ref",
+        "ref",
+        "restarts",
+        "retry",
+        "retry_at",
+        "since",
+        "spec",
+        "state",
+        "up_since",
+        "why",
+    )
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
@@ -105,13 +122,15 @@ def start_child(supervisor: Ref, child: Child) -> ExitReason | None:
         child.set(ABSENT)
         return None
     if not isinstance(started, Ref):
-        return ExitReason("bad_return", started)
+        return ExitReason("bad_start", started)
     child.set(RUNNING, started)
     child.info = info
     child.up_since = clock.now()
     child.why = None
     if events.listening():
-        events.publish("child.started", actor=started.name or started.path, path=started.path, incarnation=started.serial)
+        events.publish(
+            "child.started", actor=started.name or started.path, path=started.path, incarnation=started.serial
+        )
     return None
 
 
@@ -128,7 +147,9 @@ def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
             if spec.measured:
                 ref.extras = Extras(ref, meter_of(spec))
 
-        return spawn(start, spec.args, spec.kwargs, name=spec.name, parent=supervisor, label=str(spec.id), prepare=prepare)
+        return spawn(
+            start, spec.args, spec.kwargs, name=spec.name, parent=supervisor, label=str(spec.id), prepare=prepare
+        )
     return start(*spec.args, **spec.kwargs)
 
 
@@ -148,9 +169,11 @@ def count_restart(child: Child) -> None:
 
 
 def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
-    """Stop the child's actor by its shutdown protocol and return the reason with which it left; None when it had no actor.
+    """Stop the child's actor by its shutdown protocol and return the reason with which it left; None when it had no
+    actor.
 
-    A child found dead left with the reason that its link told, or `noproc` when it had unlinked itself. Switches greenlets.
+    A child found dead left with the reason that its link told, or `noproc` when it had unlinked itself. Switches
+    greenlets.
     """
     ref = child.ref
     if child.retry is not None:
@@ -170,10 +193,10 @@ def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
         ref.shut_down(supervisor)
         if child.spec.shutdown != "infinity":
             try:
-                reason: ExitReason = ended.wait(child.spec.shutdown)
+                ended.wait(child.spec.shutdown)
             except AskTimeout:
                 ref.kill()
-    reason = ended.wait()
+    reason: ExitReason = ended.wait()
     return reason
 
 

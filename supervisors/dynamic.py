@@ -1,7 +1,8 @@
 """Dynamic supervisors: one_for_one over children that come and go, addressed by ref (OTP simple_one_for_one, Elixir).
 
 With a template each start adds positional arguments to it (OTP); without one each start brings a full spec (Elixir), of
-which the id is not kept. All children are stopped at the same time. A child is one record, so a million of them are fine.
+which the id is not kept. All children are stopped at the same time. A child is one record, so a million of them are
+fine.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from supervisors.supervisor import Request, Supervisor
 
 
 class DynamicSupervisor(Supervisor):
-    """Starts empty; children are started by `start_dynamic`, at most `max_children` of them at a time (None: no limit)."""
+    """Starts empty.
+
+    Children are started by `start_dynamic`, at most `max_children` of them at a time (None: no limit).
+    """
 
     def __init__(
         self,
@@ -83,7 +87,9 @@ class DynamicSupervisor(Supervisor):
 
     def do_start_child(self, *args: Any) -> Any:
         if self.max_children is not None and len(self.by_ref) + len(self.waiting) >= self.max_children:
-            raise TooManyChildren(f"{self.ref.path} runs {self.max_children} children, its limit, come back later", retry_after_s=1.0)
+            raise TooManyChildren(
+                f"{self.ref.path} runs {self.max_children} children, its limit, come back later", retry_after_s=1.0
+            )
         template = self.template
         if template is not None:
             child = Child(_with_args(template, args))
@@ -95,7 +101,7 @@ class DynamicSupervisor(Supervisor):
             raise ChildStartFailed(reason, child.label)
         return (child.ref, child.info) if child.info is not None else child.ref
 
-    def do_terminate_child(self, id: Any) -> None:  # noqa: A002 - OTP's word
+    def do_terminate_child(self, id: Any) -> None:
         if not isinstance(id, Ref):
             raise NotForDynamic(f"{self.ref.path} addresses its children by ref, not by {id!r}")
         child = self.by_ref.get(id)
@@ -108,13 +114,13 @@ class DynamicSupervisor(Supervisor):
         elif id.is_alive():
             raise NoSuchChild(f"{id} is no child of {self.ref.path}")
 
-    def do_restart_child(self, id: Any) -> Any:  # noqa: A002
+    def do_restart_child(self, id: Any) -> Any:
         raise NotForDynamic(f"{self.ref.path} starts children only by start_child")
 
-    def do_delete_child(self, id: Any) -> None:  # noqa: A002
+    def do_delete_child(self, id: Any) -> None:
         raise NotForDynamic(f"{self.ref.path} forgets children when they end")
 
-    def do_get_childspec(self, id: Any) -> ChildSpec:  # noqa: A002
+    def do_get_childspec(self, id: Any) -> ChildSpec:
         child = self.by_ref.get(id) or self.waiting.get(id) if isinstance(id, Ref) else None
         if child is not None:
             return child.spec

@@ -6,6 +6,7 @@ names the first thing that is wrong. Defaults are OTP's; trees made from a confi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -44,10 +45,11 @@ class SpecError(Invalid):
 class ChildSpec:
     """How a supervisor starts, restarts and stops one child.
 
-    `start` is an actor class, started with `args` and `kwargs`, or a function that returns the ref of an actor it started
-    (or a pair of ref and extra information). `shutdown` is seconds to wait before killing, "infinity" or "brutal_kill".
-    `name` registers the actor. `backoff`, `park` and `measured` are ours, beyond OTP: a delay before each restart; what to
-    do instead of counting when the child, a supervisor, gave up; and whether its messages are measured for the metrics.
+    `start` is an actor class, started with `args` and `kwargs`, or a function that returns the ref of an actor it
+    started (or a pair of ref and extra information). `shutdown` is seconds to wait before killing, "infinity" or
+    "brutal_kill". `name` registers the actor. `backoff`, `park` and `measured` are ours, beyond OTP: a delay before
+    each restart; what to do instead of counting when the child, a supervisor, gave up; and whether its messages are
+    measured for the metrics.
     """
 
     __slots__ = (
@@ -73,7 +75,7 @@ class ChildSpec:
 
     def __init__(
         self,
-        id: Any = MISSING,  # noqa: A002 - OTP's word
+        id: Any = MISSING,
         start: Any = MISSING,
         *,
         args: Sequence[Any] = (),
@@ -81,7 +83,7 @@ class ChildSpec:
         name: str | None = None,
         restart: Any = "permanent",
         shutdown: Any = MISSING,
-        type: Any = MISSING,  # noqa: A002 - OTP's word
+        type: Any = MISSING,
         significant: Any = False,
         modules: Any = "dynamic",
         mailbox: int | None = None,
@@ -205,7 +207,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value and value != float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 Start = Callable[..., Any]

@@ -17,7 +17,10 @@ def decide(restart: str, reason: ExitReason) -> Decision:
 
 
 def is_reported(restart: str, reason: ExitReason) -> bool:
-    """Tell whether an exit is worth a report: any of a permanent child, an abnormal one of the others. Never switches."""
+    """Tell whether an exit is worth a report: any of a permanent child, an abnormal one of the others.
+
+    Never switches.
+    """
     return restart == "permanent" or not reason.is_orderly
 
 

@@ -1,9 +1,9 @@
 """The supervisor: starts children in order, restarts what ends, gives up when that does not help (OTP `supervisor`).
 
-Decisions. Exits and requests are handled strictly in the order of the mailbox, one at a time, and a restart that fails is
-retried by a message to itself, so that whatever arrived meanwhile comes first. Children are found by ref in O(1), so a
-restart under one_for_one costs the same beside 10 000 siblings. Ours beyond OTP, all off unless a spec asks for it: a
-delay before a restart (`backoff`), and parking a child supervisor that gave up instead of counting it (`park`).
+Decisions. Exits and requests are handled strictly in the order of the mailbox, one at a time, and a restart that fails
+is retried by a message to itself, so that whatever arrived meanwhile comes first. Children are found by ref in O(1),
+so a restart under one_for_one costs the same beside 10 000 siblings. Ours beyond OTP, all off unless a spec asks for
+it: a delay before a restart (`backoff`), and parking a child supervisor that gave up instead of counting it (`park`).
 """
 
 from __future__ import annotations
@@ -70,15 +70,17 @@ class TryAgain:
 class Supervisor(Actor):
     """Starts its children in order and keeps them running; one strategy, one restart intensity for all of them.
 
-    `Supervisor.start(children, strategy=...)`, or a subclass with an `init` that returns flags and specs. OTP's defaults:
-    one_for_one, at most 1 restart in 5 s. Fails to start with `StartFailed` when a child does.
+    `Supervisor.start(children, strategy=...)`, or a subclass with an `init` that returns flags and specs. OTP's
+    defaults: one_for_one, at most 1 restart in 5 s. Fails to start with `StartFailed` when a child does.
     """
 
     supervises: ClassVar[bool] = True
     fifo = True
     trap_exit = True
     timeout = None
-    mailbox = None  # exits must never be refused; requests wait for their answer, so their number is that of their senders
+    mailbox = (
+        None  # exits must never be refused; requests wait for their answer, so their number is that of their senders
+    )
 
     def __init__(
         self,
@@ -97,13 +99,16 @@ class Supervisor(Actor):
         self.by_ref: dict[Ref, Child] = {}
 
     def init(self) -> tuple[Flags, Sequence[Any]]:
-        """Return flags and child specs; called at each start of this supervisor. May raise `Ignore` or `StartFailed`."""
+        """Return flags and child specs.
+
+        Called at each start of this supervisor. May raise `Ignore` or `StartFailed`.
+        """
         return self.flags, self.initial
 
     # -- start and end
 
     def on_start(self) -> None:
-        made = self.init()
+        made: Any = self.init()  # a subclass may return anything
         if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Flags)):
             raise StartFailed(ExitReason("bad_return", made))
         self.flags, specs = made
@@ -230,7 +235,13 @@ class Supervisor(Actor):
         child.last_reason = reason
         child.why = f"gave up ({reason}), tries again in {delay_s:.3g} s"[:MAX_REASON_CHARS]
         self._retry_in(child, delay_s)
-        events.publish("actor.parked", actor=child.spec.name or child.label, supervisor=self.ref.path, reason=str(reason), retry_in_s=delay_s)
+        events.publish(
+            "actor.parked",
+            actor=child.spec.name or child.label,
+            supervisor=self.ref.path,
+            reason=str(reason),
+            retry_in_s=delay_s,
+        )
 
     def restart_group(self, child: Child) -> Child | None:
         """Restart what the strategy names; return the child whose start failed and must be tried again, or None."""
@@ -319,7 +330,8 @@ class Supervisor(Actor):
         if mode == "never" or not child.spec.significant:
             return
         if mode == "all_significant" and any(
-            c.spec.significant and c is not child and (c.ref is not None or c.state == RESTARTING) for c in self.children.values()
+            c.spec.significant and c is not child and (c.ref is not None or c.state == RESTARTING)
+            for c in self.children.values()
         ):
             return
         raise Stop(SHUTDOWN)
@@ -330,7 +342,11 @@ class Supervisor(Actor):
         check_spec(spec, self.flags.auto_shutdown)
         present = self.children.get(spec.id)
         if present is not None:
-            raise AlreadyStarted(present.ref) if present.ref is not None else AlreadyPresent(f"child {spec.id!r} is listed already")
+            raise (
+                AlreadyStarted(present.ref)
+                if present.ref is not None
+                else AlreadyPresent(f"child {spec.id!r} is listed already")
+            )
         child = Child(spec)
         reason = self.start_one(child)
         if reason is not None:
@@ -339,13 +355,13 @@ class Supervisor(Actor):
             self.children[spec.id] = child
         return (child.ref, child.info) if child.info is not None else child.ref
 
-    def do_terminate_child(self, id: Any) -> None:  # noqa: A002 - OTP's word
+    def do_terminate_child(self, id: Any) -> None:
         child = self.find(id)
         self.stop_one(child)
         if child.spec.restart == "temporary":
             self.forget(child)
 
-    def do_restart_child(self, id: Any) -> Any:  # noqa: A002
+    def do_restart_child(self, id: Any) -> Any:
         child = self.find(id)
         self.must_rest(child)
         reason = self.start_one(child)
@@ -353,12 +369,12 @@ class Supervisor(Actor):
             raise ChildStartFailed(reason, id)
         return (child.ref, child.info) if child.info is not None else child.ref
 
-    def do_delete_child(self, id: Any) -> None:  # noqa: A002
+    def do_delete_child(self, id: Any) -> None:
         child = self.find(id)
         self.must_rest(child)
         self.forget(child)
 
-    def do_get_childspec(self, id: Any) -> ChildSpec:  # noqa: A002
+    def do_get_childspec(self, id: Any) -> ChildSpec:
         if isinstance(id, Ref):
             child = self.by_ref.get(id)
             if child is None:
@@ -367,7 +383,10 @@ class Supervisor(Actor):
         return self.find(id).spec
 
     def do_which_children(self) -> list[tuple[Any, Any, str]]:
-        return [(c.spec.id, c.ref or (RESTARTING if c.state in (RESTARTING, PARKED) else None), c.spec.type) for c in reversed(self.children.values())]
+        return [
+            (c.spec.id, c.ref or (RESTARTING if c.state in (RESTARTING, PARKED) else None), c.spec.type)
+            for c in reversed(self.children.values())
+        ]
 
     def do_count_children(self) -> dict[str, int]:
         children = list(self.children.values())
@@ -379,14 +398,16 @@ class Supervisor(Actor):
             "workers": len(children) - supervisors,
         }
 
-    def find(self, id: Any) -> Child:  # noqa: A002
+    def find(self, id: Any) -> Child:
         """Return the child with this id; raises `NoSuchChild`. Never switches."""
         try:
             child = self.children.get(id)
         except TypeError:  # an unhashable id
             child = None
         if child is None:
-            raise NoSuchChild(f"{self.ref.path} has no child {id!r}, it has {', '.join(map(str, self.children)) or 'none'}")
+            raise NoSuchChild(
+                f"{self.ref.path} has no child {id!r}, it has {', '.join(map(str, self.children)) or 'none'}"
+            )
         return child
 
     def must_rest(self, child: Child) -> None:
@@ -454,22 +475,25 @@ def start_child_of(supervisor: Ref, spec: ChildSpec) -> Any:
     return supervisor.ask(Request("start_child", spec), timeout=None)
 
 
-def terminate_child(supervisor: Ref, id: Any) -> None:  # noqa: A002 - OTP's word
+def terminate_child(supervisor: Ref, id: Any) -> None:
     """Stop a child by its protocol and keep its spec, unless temporary; uncounted. Switches greenlets."""
     supervisor.ask(Request("terminate_child", id), timeout=None)
 
 
-def restart_child(supervisor: Ref, id: Any) -> Any:  # noqa: A002
-    """Start a stopped child again, uncounted; raises `ChildRunning`, `ChildRestarting`, `ChildStartFailed`. Switches greenlets."""
+def restart_child(supervisor: Ref, id: Any) -> Any:
+    """Start a stopped child again, uncounted; raises `ChildRunning`, `ChildRestarting`, `ChildStartFailed`.
+
+    Switches greenlets.
+    """
     return supervisor.ask(Request("restart_child", id), timeout=None)
 
 
-def delete_child(supervisor: Ref, id: Any) -> None:  # noqa: A002
+def delete_child(supervisor: Ref, id: Any) -> None:
     """Forget the spec of a stopped child. Switches greenlets."""
     supervisor.ask(Request("delete_child", id), timeout=None)
 
 
-def get_childspec(supervisor: Ref, id: Any) -> ChildSpec:  # noqa: A002
+def get_childspec(supervisor: Ref, id: Any) -> ChildSpec:
     """Return the spec of a child by id or ref. Switches greenlets."""
     spec: ChildSpec = supervisor.ask(Request("get_childspec", id), timeout=None)
     return spec

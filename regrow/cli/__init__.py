@@ -42,7 +42,9 @@ def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     file.add_argument("--config", metavar="FILE", help="the configuration (else REGROW_CONFIG, else ./regrow.toml)")
     commands.add_parser("run", parents=[file], help="run the daemon in the foreground")
     check = commands.add_parser("check", parents=[file], help="check a configuration and report every mistake at once")
-    check.add_argument("--dump", action="store_true", help="print everything in effect, defaults included, secrets hidden")
+    check.add_argument(
+        "--dump", action="store_true", help="print everything in effect, defaults included, secrets hidden"
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
     init = commands.add_parser("init", help="write a small working project to begin with")
     init.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where (default: the current folder)")
@@ -51,12 +53,18 @@ def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--endpoint", metavar="URL", help="where the daemon listens (else REGROW_ENDPOINT, else from the configuration)")
+    where.add_argument(
+        "--endpoint", metavar="URL", help="where the daemon listens (else REGROW_ENDPOINT, else from the configuration)"
+    )
     where.add_argument("--config", metavar="FILE", help="find the daemon through its configuration")
     where.add_argument("--json", action="store_true", help="print one line of JSON")
     request = argparse.ArgumentParser(add_help=False)
-    request.add_argument("target", metavar="TARGET.METHOD", help="an actor's name and one of its methods: greeter.greet")
-    request.add_argument("arguments", metavar="JSON | key=value", nargs="*", help="the arguments: one JSON object, or key=value each")
+    request.add_argument(
+        "target", metavar="TARGET.METHOD", help="an actor's name and one of its methods: greeter.greet"
+    )
+    request.add_argument(
+        "arguments", metavar="JSON | key=value", nargs="*", help="the arguments: one JSON object, or key=value each"
+    )
     ask = commands.add_parser("ask", parents=[where, request], help="call a method and print its answer")
     ask.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the deadline (default: the target's own)")
     ask.add_argument("--idem", metavar="KEY", help="an idempotency key: repeating the ask returns the stored answer")
@@ -65,7 +73,9 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     describe.add_argument("target", metavar="TARGET", nargs="?", help="only this actor")
     commands.add_parser("ping", parents=[where], help="tell whether the daemon answers, and its hub's lag")
     tree = commands.add_parser("tree", parents=[where], help="show the supervision tree")
-    tree.add_argument("--token", metavar="TOKEN", help="the HTTP read token (else REGROW_READ_TOKEN, else the daemon's own file)")
+    tree.add_argument(
+        "--token", metavar="TOKEN", help="the HTTP read token (else REGROW_READ_TOKEN, else the daemon's own file)"
+    )
 
 
 def _seconds(text: str) -> float:

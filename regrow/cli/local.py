@@ -12,10 +12,9 @@ from regrow.protocol.exits import EX_CONFIG, EX_FAILED, EX_OK
 
 def do_run(options: argparse.Namespace) -> int:
     """Run the daemon in the foreground and return its exit status. Switches greenlets."""
-    from regrow import daemon  # patches first, before anything that would keep an unpatched socket
-
     from config.errors import ConfigErrors
     from config.load import find
+    from regrow import daemon  # patches first, before anything that would keep an unpatched socket
 
     try:
         config = daemon.load_config(find(options.config))
@@ -31,10 +30,9 @@ def do_run(options: argparse.Namespace) -> int:
 
 def do_check(options: argparse.Namespace) -> int:
     """Check a configuration, import the user's classes, and report everything that is wrong."""
-    from regrow import daemon
-
     from config.errors import ConfigErrors
     from config.load import find
+    from regrow import daemon
 
     try:
         config = daemon.load_config(find(options.config))
@@ -72,7 +70,5 @@ def do_schema(_options: argparse.Namespace) -> int:
     """Print the JSON Schema of the configuration."""
     from regrow import daemon
 
-    from config.json_schema import json_schema
-
-    print(json.dumps(json_schema(daemon.INTEGRATIONS), indent=2))
+    print(json.dumps(daemon.configuration_schema(), indent=2))
     return EX_OK

@@ -23,7 +23,7 @@ from regrow.protocol.exits import EX_FAILED, EX_OK, EX_UNREACHABLE, EX_USAGE
 HTTP_TIMEOUT_S = 10.0
 MAX_TREE_BYTES = 256 << 20
 IPC_SOCKET = ("ipc", "gateway.sock")
-TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
+TOKEN_FILE = "admin.token"
 
 
 class Place:
@@ -203,7 +203,7 @@ def do_tree(options: argparse.Namespace) -> int:
 
 
 def _get_json(url: str, token: str | None) -> Any:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=HTTP_TIMEOUT_S) as answer:

@@ -1,4 +1,7 @@
-"""How the command line's arguments become the arguments of a method: one JSON object, or `key=value` typed by its schema."""
+"""How the command line's arguments become the arguments of a method.
+
+One JSON object, or `key=value` typed by its schema.
+"""
 
 from __future__ import annotations
 
