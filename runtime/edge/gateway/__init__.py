@@ -1,8 +1,8 @@
 """The ZeroMQ gateway: how programs in any language reach the actors.
 
-Read: `rights` (who may reach what), `peer` (one connection: its asks and its
-outbox), `service` (what each op does), `memory` (answers of idempotent asks), `zap` (client keys), `port` (one ROUTER
-socket), `sockets` (all of them, owned outside of the actor), `actor` (the gateway in the tree).
+Read: `rights` (who may reach what), `outcome` (answers, and errors as the wire sees them), `peer` (one connection: its
+asks and its outbox), `service` (what each op does), `memory` (answers of idempotent asks), `zap` (client keys), `port`
+(one ROUTER socket), `sockets` (all of them, owned outside of the actor), `actor` (the gateway in the tree).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from regrow.protocol.errors import Conflict, Overloaded
 from runtime import clock
 
 if TYPE_CHECKING:
-    from runtime.edge.gateway.peer import Ask, Outcome
+    from runtime.edge.gateway.outcome import Outcome
+    from runtime.edge.gateway.peer import Ask
     from runtime.promise import Promise
 
 MAX_KEYS = 10_000

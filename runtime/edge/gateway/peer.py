@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from regrow.protocol.errors import ActorDown, Overloaded, RegrowError
+from regrow.protocol.errors import Overloaded, RegrowError
 from regrow.protocol.frames import AnswerOp, encode
 from runtime.clock import Timer
 from runtime.edge.gateway import counters
+from runtime.edge.gateway.outcome import Outcome, error_outcome
 from runtime.edge.gateway.rights import Rights
 from runtime.promise import Promise
 
@@ -28,19 +27,6 @@ SPARE_PLACES = 100
 MAX_OUTBOX_BYTES = 16 * 1024 * 1024
 
 AskKey = bytes | tuple[tuple[bytes, ...], bytes]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """An answer ready to be sent: what a REPLY or ERROR says, without the id."""
-
-    op: AnswerOp
-    header: Mapping[str, Any]
-    body: bytes
-    started: str = "yes"
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.body)
 
 
 class Ask:
@@ -149,9 +135,7 @@ class Peer:
 
     def send_error(self, error: RegrowError, id: bytes, envelope: Sequence[bytes], *, duplicate: bool = False) -> None:
         """Send an ERROR outside of any ask; `duplicate`: the ask with this id is unaffected. Never switches."""
-        self.send(
-            "ERROR", id, {"duplicate": True} if duplicate else None, msgspec.json.encode(error.to_wire()), envelope
-        )
+        self.send("ERROR", id, {"duplicate": True} if duplicate else None, error_outcome(error).body, envelope)
 
     def send_reserved(self, outcome: Outcome, id: bytes, envelope: Sequence[bytes]) -> None:
         """Send the answer of an ask, for which there is a place. Never switches."""
@@ -162,7 +146,7 @@ class Peer:
                 started="yes",
                 retryable="unknown",
             )
-            outcome = Outcome("ERROR", {}, msgspec.json.encode(error.to_wire()))
+            outcome = error_outcome(error)
         counters.ANSWERS.inc(outcome.op)
         if self.gone:
             counters.UNDELIVERED.inc("gone")
@@ -182,9 +166,3 @@ class Peer:
     def __repr__(self) -> str:
         who = self.key_name or self.client or self.route.hex()
         return f"<Peer {who} at {self.address}, {len(self.asks)} asks, {len(self.outbox)} answers unread>"
-
-
-def crash_answer(target: str, crash_id: str | None) -> ActorDown:
-    """Return what the wire says of a crash: that it happened and where its record is, never the exception's text."""
-    where = ", `regrow why` shows the crash" if crash_id else ""
-    return ActorDown(f"{target} crashed while it worked on the request{where}", actor=target, crash_id=crash_id)

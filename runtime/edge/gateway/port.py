@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 import zmq
 from gevent import get_hub
 
@@ -20,6 +19,7 @@ from regrow.protocol.errors import Overloaded, RegrowError, Unauthorized
 from regrow.protocol.frames import Rejected, Request, decode_request, encode
 from runtime import clock
 from runtime.edge.gateway import counters
+from runtime.edge.gateway.outcome import error_outcome
 from runtime.edge.gateway.peer import Peer
 from runtime.edge.gateway.rights import EVERYTHING
 from runtime.edge.gateway.service import HEARTBEAT_MS
@@ -202,7 +202,7 @@ class Port:
         if isinstance(message, Request) and not message.is_answered:
             return
         counters.ANSWERS.inc("ERROR")
-        body = msgspec.json.encode(error.to_wire())
+        body = error_outcome(error).body
         try:
             self._socket.send_multipart(
                 [route, *encode("ERROR", message.id, None, body, message.envelope)], zmq.NOBLOCK

@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from config.secret import redact
 from regrow.protocol.codec import Codec, CodecError, decode_body, encode_body
 from regrow.protocol.errors import (
     ActorDown,
@@ -43,15 +42,14 @@ from runtime import clock, events
 from runtime.directory import Directory, Entry
 from runtime.edge.gateway import counters
 from runtime.edge.gateway.memory import IdemMemory, digest
-from runtime.edge.gateway.peer import Ask, AskKey, Outcome, Peer, crash_answer
+from runtime.edge.gateway.outcome import Outcome, error_outcome
+from runtime.edge.gateway.peer import Ask, AskKey, Peer
 from runtime.exports import Exported
 from runtime.messages import Call, WithHeader
 from runtime.promise import Promise, deadline_error
-from runtime.reasons import Crashed
 from runtime.ref import Ref
 
 HEARTBEAT_MS: Final = 2000
-MAX_DETAILS_BYTES: Final = 64 * 1024
 RETRY_AFTER_FULL_S: Final = 0.1
 RETRY_AFTER_DRAIN_S: Final = 1.0
 
@@ -247,7 +245,7 @@ class Service:
     def _joined_too_long(self, ask: Ask) -> None:
         work = ask.remembered.promise if ask.remembered is not None else None
         ask.timer = None
-        ask.finish(error_outcome(deadline_error(work is not None and work.started), ask.target, None))
+        ask.finish(error_outcome(deadline_error(work is not None and work.started), ask.target))
 
     def _on_tell(self, peer: Peer, message: Request) -> None:
         header = message.header
@@ -344,16 +342,16 @@ class Service:
             body = encode_body(value, codec)
             head_bytes = len(msgspec.json.encode(header)) if header else 2
         except (CodecError, msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            return error_outcome(ExecutionError(f"{what} cannot be sent: {error}"), "", None)
+            return error_outcome(ExecutionError(f"{what} cannot be sent: {error}"))
         if head_bytes > MAX_HEADER_BYTES:
-            return error_outcome(TooLarge(f"the header of {what} has {head_bytes} bytes", started="yes"), "", None)
+            return error_outcome(TooLarge(f"the header of {what} has {head_bytes} bytes", started="yes"))
         if len(body) > self.max_message:
             error_body = TooLarge(
                 f"{what} has {len(body)} bytes, at most {self.max_message} are sent, ask for less",
                 started="yes",
                 details={"size_bytes": len(body), "max_message_bytes": self.max_message},
             )
-            return error_outcome(error_body, "", None)
+            return error_outcome(error_body)
         return Outcome("REPLY", header, body)
 
     def cancel(self, ask: Ask) -> None:
@@ -370,7 +368,7 @@ class Service:
             return
         started = "yes" if work is not None and work.started else "no"
         error = Cancelled("the request was cancelled by its caller", started="yes" if started == "yes" else "no")
-        ask.finish(error_outcome(error, ask.target, None))
+        ask.finish(error_outcome(error, ask.target))
 
     def give_up(self, ask: Ask) -> None:
         """Let go of an ask whose connection ended; with an idem key its work goes on. Never switches."""
@@ -379,7 +377,7 @@ class Service:
             started="yes" if ask.promise is not None and ask.promise.started else "no",
         )
         if ask.promise is None or not ask.promise.abandon(error):
-            ask.finish(error_outcome(error, ask.target, None))
+            ask.finish(error_outcome(error, ask.target))
 
     def end_what_is_left(self, asks: list[Ask]) -> None:
         """Answer with cancelled, started as known: the drain is over. Never switches."""
@@ -388,35 +386,7 @@ class Service:
             started = work is not None and work.started
             error = Cancelled("the daemon stops and did not wait any longer", started="yes" if started else "no")
             if work is None or not work.abandon(error):
-                ask.finish(error_outcome(error, ask.target, None))
-
-
-def error_outcome(error: BaseException, target: str, ref: Ref | None) -> Outcome:
-    """Return the ERROR of any exception: typed ones as they are, anything else as the crash that it was."""
-    if not isinstance(error, RegrowError):
-        reason = ref.reason if ref is not None else None
-        crash_id = reason.crash_id if isinstance(reason, Crashed) and reason.exception is error else None
-        error = crash_answer(target, crash_id)
-    body = error.to_wire()
-    if target:
-        body.setdefault("actor", target)
-    if ref is not None:
-        body.setdefault("incarnation", str(ref.serial))
-    body["message"] = redact(body["message"])
-    return Outcome("ERROR", {}, _error_body(body), error.started)
-
-
-def _error_body(body: dict[str, Any]) -> bytes:
-    """Encode the body of an ERROR: details that are too large, or that JSON cannot say, are left out."""
-    details = body.pop("details", None)
-    if details:
-        try:
-            text = redact(encode_body(details, "json").decode())
-            if len(text) <= MAX_DETAILS_BYTES:
-                return msgspec.json.encode({**body, "details": msgspec.Raw(text.encode())})
-        except CodecError:
-            pass
-    return msgspec.json.encode(body)
+                ask.finish(error_outcome(error, ask.target))
 
 
 def _key(message: Request) -> AskKey:
