@@ -12,6 +12,9 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
+from actors.resilience.breaker import Breaker, CircuitTable
+from actors.resilience.limiter import Limiter, QuotaTable
+from actors.resilience.policy import BreakerPolicy, RatePolicy
 from actors.seam import Context, Integration, Plan
 from actors.workers.child import Setup
 from actors.workers.functions import AllowList, is_module, is_pattern, pattern_error
@@ -19,13 +22,24 @@ from actors.workers.job import Settings
 from actors.workers.pool import PythonPool, exports_of_pool
 from actors.workers.process import Command, environment
 from actors.workers.worker import REAP_S, Worker
-from config.schema import Duration, PositiveDuration, Problem, Size, Supervised
+from config.schema import Duration, PositiveDuration, Problem, Size, Supervised, Table
 from supervisors import ChildSpec
 
 MIN_MEMORY = 64 << 20
 MIN_MESSAGE = 1 << 10
 MAX_MESSAGE = 1 << 30
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+class RateLimit(Table, frozen=True, kw_only=True):
+    """How many calls go."""
+
+    requests: Annotated[int, Meta(ge=1, le=10_000_000)]
+    """So many calls at most in any stretch of time as long as the window."""
+    window: PositiveDuration
+    """The length of the sliding window."""
+    queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    """So many calls at most wait for their turn; more are refused with overloaded."""
 
 
 class PythonConfig(Supervised, frozen=True, kw_only=True):
@@ -63,6 +77,11 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     """How many calls may wait for a worker; more are refused with overloaded."""
     queue_size: Size = Size("256MiB")
     """How many bytes of arguments may wait for a worker; more are refused with overloaded."""
+    rate_limit: RateLimit | None = None
+    """How many calls may begin in any window of time. Absent: as many as there are workers for."""
+    breaker: BreakerPolicy | None = None
+    """When a pool whose calls keep losing their process stops trying for a while, whatever the function; errors that
+    functions raise do not count. Absent: each function is watched for itself, see quarantine_deaths."""
     max_message: Size = Size("8MiB")
     """The largest arguments and the largest result of one call; larger ones are refused with too_large."""
     max_memory: Size | None = Size("1GiB")
@@ -163,12 +182,24 @@ def settings_of(name: str, config: PythonConfig, context: Context) -> Settings:
         quarantine_deaths=config.quarantine_deaths,
         quarantine_within_s=float(config.quarantine_within),
         quarantine_for_s=float(config.quarantine_for),
+        limiter=None if config.rate_limit is None else f"{name}/limiter",
+        breaker=None if config.breaker is None else f"{name}/breaker",
+        patience_s=0.0 if config.breaker is None else float(config.breaker.patience),
     )
 
 
 def plan(name: str, config: Any, context: Context) -> Plan:
-    """Plan the pool's part of the tree: its workers, then the front under the pool's own name. Never switches."""
+    """Plan the pool's part of the tree: its guards, its workers, then the front under its own name. Never switches."""
     settings = settings_of(name, config, context)
+    guards = []
+    if config.rate_limit is not None:
+        rate = config.rate_limit
+        policy = RatePolicy(requests=rate.requests, window=rate.window, queue=rate.queue)
+        guards.append(ChildSpec(id="limiter", start=Limiter, args=(name, policy, QuotaTable()), name=f"{name}/limiter"))
+    if config.breaker is not None:
+        guards.append(
+            ChildSpec(id="breaker", start=Breaker, args=(name, config.breaker, CircuitTable()), name=f"{name}/breaker")
+        )
     workers = [
         ChildSpec(
             id=f"worker-{index}",
@@ -180,7 +211,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
         for index in range(1, settings.workers + 1)
     ]
     front = ChildSpec(id="front", start=PythonPool, kwargs={"settings": settings}, name=name)
-    return Plan([*workers, front], exports_of_pool(AllowList(config.functions)), settings.timeout_s)
+    return Plan([*guards, *workers, front], exports_of_pool(AllowList(config.functions)), settings.timeout_s)
 
 
 INTEGRATION = Integration("python", PythonConfig, plan)

@@ -9,6 +9,7 @@ from actors.workers.process import Command
 from runtime.measure import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
+    from actors.resilience.circuit import Granted
     from actors.workers.child import Setup
     from runtime.promise import Promise
     from runtime.ref import Ref
@@ -47,6 +48,9 @@ class Settings:
     quarantine_deaths: int
     quarantine_within_s: float
     quarantine_for_s: float
+    limiter: str | None = None
+    breaker: str | None = None
+    patience_s: float = 5.0
 
     def worker_name(self, index: int) -> str:
         return f"{self.pool}/worker-{index}"
@@ -66,7 +70,17 @@ class Settings:
 class Job:
     """One call: its frame, ready to be sent, and the promise of whoever asked for it."""
 
-    __slots__ = ("frame", "function", "id", "promise", "queued_at", "started")
+    __slots__ = (
+        "asked",
+        "frame",
+        "function",
+        "id",
+        "part_missing_since",
+        "permit",
+        "promise",
+        "queued_at",
+        "started",
+    )
 
     def __init__(self, id: int, function: str, frame: bytearray, promise: Promise, queued_at: float) -> None:
         self.id = id
@@ -75,6 +89,9 @@ class Job:
         self.promise = promise
         self.queued_at = queued_at
         self.started = False  # from the moment a process was sent it
+        self.permit: Granted | None = None
+        self.asked: Promise | None = None  # the question to limiter or breaker that is open
+        self.part_missing_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.function} {len(self.frame)} bytes>"
@@ -94,7 +111,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker tells its front where it stands; `problem` is why it could not start.
+    """A worker tells its front where it stands; `problem` is why it could not start, `by_signal` that it was shot.
 
     `received` counts the jobs it was ever given: a worker that says idle and has not received the last one is not.
     """
@@ -104,6 +121,7 @@ class WorkerState:
     state: State
     received: int
     problem: str | None = None
+    by_signal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.workers import child
+from actors.workers.admission import Admission, Answered, settle
 from actors.workers.functions import AllowList
 from actors.workers.job import QUEUED, WAITED, Abandoned, Announce, Job, Run, Settings, State, WorkerState
 from actors.workers.process import encode
 from actors.workers.worker import WorkerDied
 from config.secret import redact
-from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, TooLarge, Unavailable
+from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, Refused, TooLarge, Unavailable
 from runtime import clock, events
 from runtime.actor import Actor
 from runtime.exports import Exported, Param
@@ -85,10 +86,12 @@ class PythonPool(Actor):
         self._workers: dict[str, _Known] = {}
         self._idle: deque[str] = deque()
         self._problems: dict[str, str] = {}
+        self._shot: set[str] = set()
         self._deaths: OrderedDict[str, deque[float]] = OrderedDict()
         self._quarantined: dict[str, float] = {}
 
     def on_start(self) -> None:
+        self._admission = Admission(self.ref, self.settings.limiter, self.settings.breaker, self._stand_in_line)
         self.settings.declare()
         QUEUED.set(0, self.settings.pool)
         for index in range(1, self.settings.workers + 1):
@@ -130,9 +133,24 @@ class PythonPool(Actor):
         promise.started = False
         job = Job(self._last_id, name, frame, promise, clock.now())
         promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        self._admission.begin(job)
+
+    def _stand_in_line(self, job: Job) -> None:
+        try:
+            # Time may have passed in the limiter.
+            self._refuse_what_cannot_run(job.function)
+            self._refuse_what_has_no_room(len(job.frame))
+        except Refused as refusal:
+            self._refuse(job, refusal)
+            return
+        job.queued_at = clock.now()
         self._line[job.id] = job
-        self._line_bytes += len(frame)
+        self._line_bytes += len(job.frame)
         self._hand_out()
+
+    def _refuse(self, job: Job, refusal: Refused) -> None:
+        settle(self.settings.breaker, job, "unknown")
+        job.promise.reject(refusal)
 
     def _frame(self, call: child.Call) -> bytearray:
         try:
@@ -178,6 +196,7 @@ class PythonPool(Actor):
             _, job = self._line.popitem(last=False)
             self._line_bytes -= len(job.frame)
             if job.promise.done:
+                settle(self.settings.breaker, job, "unknown")
                 continue
             known = self._workers[self._idle.popleft()]
             known.state, known.job = "busy", job
@@ -191,6 +210,14 @@ class PythonPool(Actor):
             WAITED.observe(clock.now() - job.queued_at, self.settings.pool)
         QUEUED.set(len(self._line), self.settings.pool)
 
+    def _forget(self, job: Job) -> None:
+        if job.asked is not None:
+            job.asked.cancel()
+        if self._line.pop(job.id, None) is not None:
+            self._line_bytes -= len(job.frame)
+            QUEUED.set(len(self._line), self.settings.pool)
+            settle(self.settings.breaker, job, "unknown")
+
     def _put_first(self, job: Job) -> None:
         self._line[job.id] = job
         self._line.move_to_end(job.id, last=False)
@@ -201,11 +228,10 @@ class PythonPool(Actor):
     def on_receive(self, message: object) -> None:
         if isinstance(message, WorkerState):
             self._hear(message)
+        elif isinstance(message, Answered):
+            self._admission.answered(message)
         elif isinstance(message, Abandoned):
-            job = self._line.pop(message.job.id, None)
-            if job is not None:
-                self._line_bytes -= len(job.frame)
-                QUEUED.set(len(self._line), self.settings.pool)
+            self._forget(message.job)
         else:
             super().on_receive(message)
 
@@ -217,6 +243,10 @@ class PythonPool(Actor):
             known = self._workers[news.worker] = _Known(news.ref, news.state, news.received)
             monitor(news.ref)
         if news.problem is not None:
+            # One signal may have come from anybody; from the second in a row on it is the start itself.
+            if news.by_signal and news.worker not in self._shot:
+                self._shot.add(news.worker)
+                return
             self._problems[news.worker] = news.problem
             if self._none_can_start():
                 self._turn_away(self._no_worker())
@@ -230,6 +260,7 @@ class PythonPool(Actor):
             self._idle.remove(news.worker)
         if news.state == "idle":
             self._problems.pop(news.worker, None)
+            self._shot.discard(news.worker)
             self._idle.append(news.worker)
             self._hand_out()
 
@@ -278,7 +309,7 @@ class PythonPool(Actor):
                 except Unavailable as refusal:
                     del self._line[job.id]
                     self._line_bytes -= len(job.frame)
-                    job.promise.reject(refusal)
+                    self._refuse(job, refusal)
             QUEUED.set(len(self._line), settings.pool)
 
     def _release(self, function: str) -> bool:
@@ -305,7 +336,7 @@ class PythonPool(Actor):
         line, self._line, self._line_bytes = self._line, OrderedDict(), 0
         QUEUED.set(0, self.settings.pool)
         for job in line.values():
-            job.promise.reject(refusal)
+            self._refuse(job, refusal)
 
     def status(self) -> dict[str, Any]:
         """Return what operators see. Never switches."""

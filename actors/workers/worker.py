@@ -18,7 +18,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from actors.resilience.circuit import Outcome
 from actors.workers import child
+from actors.workers.admission import settle
 from actors.workers.job import (
     KILLS,
     RAN,
@@ -125,6 +127,7 @@ class Worker(Actor):
         self._received = 0
         self._job_began_at = 0.0
         self._problem: str | None = None
+        self._shot = False  # the problem is a signal that we did not send
         self._calls = 0
         self._calls_in_all = 0
         self._rss = 0
@@ -207,6 +210,7 @@ class Worker(Actor):
             self._spawn()
             return
         if self._state == "starting":
+            self._shot = self._problem is None and exit.code < 0 and exit.violation is None
             problem = self._problem or f"its process {exit}{_last_words(exit)}"
             self._problem = problem
             self._tell_front()
@@ -241,10 +245,17 @@ class Worker(Actor):
             self._set_timer("kill", grace_s, KillNow(self._generation))
 
     def _kill_call(self, reason: str) -> None:
+        if self._job is not None:
+            settle(self.settings.breaker, self._job, self._outcome_of_kill(reason))
         self._job = None
         KILLS.inc(self.settings.pool, reason)
         events.publish("worker.killed", actor=self._name, reason=reason)
         self._end_process(at_once=reason == "memory")
+
+    def _outcome_of_kill(self, reason: str) -> Outcome:
+        if reason == "deadline" and clock.now() - self._job_began_at < self.settings.patience_s:
+            return "unknown"  # a caller with a tiny deadline must not open the circuit for everybody
+        return "unknown" if reason == "cancelled" else "failed"
 
     def _recycle(self, reason: str) -> None:
         RECYCLES.inc(self.settings.pool, reason)
@@ -267,6 +278,8 @@ class Worker(Actor):
     def _finish(self, job: Job, said: child.Returned | child.Raised | child.Declined) -> None:
         settings = self.settings
         RAN.observe(clock.now() - self._job_began_at, settings.pool)
+        # The circuit is about processes: a function that raises, or refuses its arguments, has run as it should.
+        settle(settings.breaker, job, "ok")
         self._job = None
         self._calls += 1
         self._calls_in_all += 1
@@ -345,6 +358,7 @@ class Worker(Actor):
             if not job.promise.done:
                 self._begin(job)
                 return
+            settle(self.settings.breaker, job, "unknown")
         self._tell_front()
 
     def _become(self, state: State) -> None:
@@ -365,7 +379,7 @@ class Worker(Actor):
     def _tell_front(self) -> None:
         front = whereis(self.settings.pool)
         if front is not None and self._state is not None:
-            front.post(WorkerState(self._name, self.ref, self._state, self._received, self._problem))
+            front.post(WorkerState(self._name, self.ref, self._state, self._received, self._problem, self._shot))
 
     def _set_timer(self, name: str, delay_s: float, message: object) -> None:
         self._cancel_timer(name)
@@ -411,6 +425,8 @@ class Worker(Actor):
         process, job = self._process, self._job
         if process is not None:
             process.kill()
+        if job is not None and job.started:
+            settle(self.settings.breaker, job, "failed" if isinstance(down.reason, Crashed) else "unknown")
         if job is not None and job.started and not job.promise.done:
             job.promise.reject(self._actor_down(job, down))
 

@@ -29,7 +29,7 @@ from regrow.protocol.errors import (
 )
 from runtime import clock
 from runtime.promise import Promise
-from tests.actors.workers.conftest import PATIENCE_S, EventLog, RunningPool
+from tests.actors.workers.conftest import PATIENCE_S, USER_CODE, EventLog, RunningPool
 from tests.support.processes import await_end
 
 StartPool = Callable[..., RunningPool]
@@ -539,6 +539,21 @@ def test_a_pool_whose_workers_cannot_start_says_why_at_once(pool: StartPool, hap
         running.call("faulty:add", 1, 1)
     assert clock.now() - began < 0.1
     assert running.status()["problems"] == {"ml/worker-1": problem, "ml/worker-2": problem}
+
+
+def test_one_signal_during_a_start_is_no_reason_to_turn_calls_away(
+    pool: StartPool, happened: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KILLED_ONCE_MARK", str(tmp_path / "mark"))
+    running = pool(preload=["killed_once"], path=[USER_CODE], env=["KILLED_ONCE_MARK"], functions=["faulty:*"])
+    assert running.call("faulty:add", 1, 1) == 2
+    assert happened.of("actor.crashed", actor="ml/worker-1", reason="WorkerCannotStart")
+
+
+def test_a_start_that_dies_by_a_signal_each_time_is_told(pool: StartPool) -> None:
+    running = pool(preload=["killed_always"])
+    with pytest.raises(Unavailable, match="no worker of ml can start; ml/worker-1: its process was ended by SIGSEGV"):
+        running.call("faulty:add", 1, 1)
 
 
 def test_a_pool_recovers_once_its_module_is_mended(pool: StartPool, tmp_path: Path) -> None:
