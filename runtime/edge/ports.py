@@ -8,7 +8,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import gevent.socket
 
@@ -41,14 +41,14 @@ class Holder:
 
 
 def listen(host: str, port: int, *, who: str, key: str) -> gevent.socket.socket:
-    """Return a listening TCP socket; raises `PortTaken` or `BindFailed`, whose text names `who` wants it and the
-    configuration `key` to change. Never switches, except for a host that is no address and has to be looked up.
+    """Return a listening TCP socket; raises `PortTaken` or `BindFailed`.
+
+    Their text names `who` wants it and the configuration `key` to change. Switches greenlets when the host is a name.
     """
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        info = gevent.socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
-        family, kind, protocol, _, target = info[0]
-        listener = gevent.socket.socket(family, kind, protocol)
+        family, target = _family_and_address(host, port)
+        listener = gevent.socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise BindFailed(f"{who}: cannot listen on {address}: {_why(error)}, change {key}") from error
     try:
@@ -93,6 +93,16 @@ def is_loopback(address: str) -> bool:
         return False
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return (mapped or parsed).is_loopback
+
+
+def _family_and_address(host: str, port: int) -> tuple[int, tuple[Any, ...]]:
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        info = gevent.socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+        return info[0][0], info[0][4]
+    # an address needs no look-up, which would cost a native thread
+    return socket.AF_INET6 if version == 6 else socket.AF_INET, (host, port)
 
 
 def _listening(table: Path, port: int) -> list[str]:
