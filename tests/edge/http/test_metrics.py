@@ -186,6 +186,19 @@ def test_the_build_the_start_and_the_process_are_shown(rendering: Metrics) -> No
     assert seen["process_resident_memory_bytes", frozenset()] > 10_000_000
 
 
+def test_a_scrape_takes_one_snapshot_of_the_tree(registry: list[Instrument]) -> None:
+    taken: list[Node] = []
+
+    def tree() -> Node:
+        taken.append(a_tree())
+        return taken[-1]
+
+    made = Metrics(tree, version="1", registry=registry)
+    made.render()
+    made.close()
+    assert len(taken) == 1
+
+
 def test_a_tree_that_cannot_be_read_is_left_out_and_counted(registry: list[Instrument]) -> None:
     def broken() -> Any:
         raise RuntimeError("no tree")
