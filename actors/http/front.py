@@ -16,7 +16,7 @@ from actors.resilience.bulkhead import Bulkhead
 from actors.resilience.cache import Lookup
 from actors.resilience.classify import means_unavailable
 from actors.resilience.shelf import Kept
-from regrow.protocol.errors import CircuitOpen, InvalidArguments, NotFound, Overloaded, RegrowError
+from regrow.protocol.errors import CircuitOpen, InvalidArguments, NotFound, Overloaded, RegrowError, Unavailable
 from runtime import clock
 from runtime.actor import Actor
 from runtime.measure import Counter, Gauge
@@ -68,7 +68,13 @@ class Front(Actor):
         self._count()
 
     def on_stop(self) -> None:
-        """Close the idle connections."""
+        """Answer everything that is still open, and close the idle connections."""
+        for job in self._bulkhead.remove(lambda _: True):
+            job.promise.reject(
+                Unavailable(f"{self._settings.name} is stopping", actor=self._settings.name, retry_after_s=1.0)
+            )
+        for promise in list(self._in_flight.by_lane.values()):
+            promise.cancel()
         self._settings.client.close()
 
     def status(self) -> Mapping[str, Any]:

@@ -299,12 +299,15 @@ def plan(name: str, config: Rest, context: Context) -> Plan:
             ChildSpec(
                 id=f"worker-{lane + 1}",
                 start=Worker,
-                args=(settings, lane, settings.longest_s + WORKER_MARGIN_S),
+                args=(settings, lane),
                 name=settings.worker_name(lane),
+                # The front stops first and ends what is under way; a worker has nothing of its own to put in order.
+                shutdown="brutal_kill",
+                timeout_s=settings.longest_s + WORKER_MARGIN_S,
             )
             for lane in range(config.concurrency)
         ),
-        ChildSpec(id="front", start=Front, args=(settings, InFlight(), timeout_s), name=name),
+        ChildSpec(id="front", start=Front, args=(settings, InFlight()), name=name, timeout_s=timeout_s),
     ]
     exports = {each.name: each.exported for each in settings.operations.values()}
     return Plan(children=children, exports=exports, timeout_s=timeout_s)

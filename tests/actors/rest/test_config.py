@@ -1,0 +1,125 @@
+"""What may stand in an API's table, and what is said about what may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.integrations.rest import Rest
+from actors.seam import Context
+from config.errors import ConfigErrors
+from config.load import load_table
+
+BASE: dict[str, Any] = {"base_url": "https://api.github.com"}
+
+
+def errors_of(folder: Path, **keys: Any) -> dict[str, str]:
+    with pytest.raises(ConfigErrors) as caught:
+        load_table(Rest, {**BASE, **keys}, folder, environ={})
+    return {str(error.path if hasattr(error, "path") else error): str(error) for error in caught.value.errors}
+
+
+def all_text(folder: Path, **keys: Any) -> str:
+    return "\n".join(errors_of(folder, **keys).values())
+
+
+def test_the_defaults_are_those_of_the_reference(tmp_path: Path) -> None:
+    config = load_table(Rest, BASE, tmp_path, environ={})
+    assert (config.timeout, config.connect_timeout, config.try_timeout) == (30.0, 5.0, None)
+    assert (config.retry.retries, config.retry.base, config.retry.max, config.retry.jitter) == (3, 0.1, 10.0, 0.25)
+    assert (config.breaker.failures, config.breaker.window, config.breaker.reset_after) == (5, 60.0, 30.0)
+    assert (config.breaker.probes, config.breaker.longest_s) == (1, 300.0)
+    assert (config.concurrency, config.rate_limit, config.fallback, config.cache) == (25, None, None, 0.0)
+    assert (config.max_response, config.max_redirects) == (8 << 20, 5)
+
+
+def test_the_whole_example_of_the_reference_is_accepted(tmp_path: Path) -> None:
+    table = {
+        **BASE,
+        "headers": {"X-GitHub-Api-Version": "2022-11-28"},
+        "auth": {"bearer": "${GITHUB_TOKEN}"},
+        "timeout": "30s",
+        "retry": {"retries": 3, "base": "100ms", "max": "10s", "jitter": 0.25},
+        "breaker": {"failures": 5, "window": "1m", "reset_after": "30s", "probes": 1},
+        "rate_limit": {"requests": 5000, "window": "1h", "header": "X-RateLimit-Remaining"},
+        "concurrency": 25,
+        "fallback": "cache",
+        "operations": {"get_user": {"request": "GET /users/{username}", "cache": "5m"}},
+    }
+    config = load_table(Rest, table, tmp_path, environ={"GITHUB_TOKEN": "tok-0123456789"})
+    assert config.operations["get_user"].cache == 300.0
+    assert "tok-0123456789" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"base_url": "ftp://x"}, "http:// or https://"),
+        ({"base_url": "https://u:p@x"}, "user name or password"),
+        ({"base_url": "https://x/?a=b"}, "query or fragment"),
+        ({"base_url": "http://x:99999999"}, "no url"),
+        ({"auth": {}}, "one of bearer, api_key and basic"),
+        ({"auth": {"bearer": "a", "basic": {"username": "u", "password": "p"}}}, "bearer and basic"),
+        ({"auth": {"api_key": "k"}}, "query or header"),
+        ({"auth": {"bearer": "k", "query": "q"}}, "there is no api_key"),
+        ({"auth": {"bearer": "a\nb"}}, "line break"),
+        ({"headers": {"X-A": "a\r\nX-B: b"}}, "line break"),
+        ({"headers": {"bad name": "x"}}, "not allowed here"),
+        ({"retry": {"base": "10s", "max": "1s"}}, "shorter than base"),
+        ({"breaker": {"failures": 0}}, "from 1"),
+        ({"breaker": {"reset_after": "0s"}}, "longer than zero"),
+        ({"breaker": {"max_reset_after": "1s"}}, "shorter than reset_after"),
+        ({"rate_limit": {"window": "1h"}}, "requests"),
+        ({"rate_limit": {"requests": 1, "window": "1h", "reset_header": "X"}}, "needs header"),
+        ({"fallback": "cash"}, '"cache"'),
+        ({"concurrency": 0}, "from 1 to 1000"),
+        ({"operations": {"x": {"request": "FETCH /x"}}}, "begins with one of"),
+        ({"operations": {"x": {"request": "POST /x", "cache": "5m"}}}, "only answers of GET are kept"),
+        ({"operations": {"x": {"request": "GET /x", "repeatable": True}}}, "may be repeated anyway"),
+        ({"operations": {"x": {"request": "GET /x", "query": ["a"]}}}, "go to the query anyway"),
+        ({"operations": {"x": {"request": "POST /{a}", "query": ["a"]}}}, "fills a place"),
+        ({"operations": {"x y": {"request": "GET /x"}}}, "not allowed here"),
+        ({"operations": {"x": {"request": "GET /x", "params": {"a": {"required": True, "default": 1}}}}}, "no default"),
+        ({"operations": {"x": {"request": "GET /x", "pages": 1}}}, "does not have this key yet"),
+        ({"proxy": "http://x"}, "does not have this key yet"),
+        ({"tiemout": "1s"}, "timeout"),
+        ({"timeout": 30}, '"30s"'),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_write(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+    assert said in all_text(tmp_path, **keys)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = all_text(
+        tmp_path,
+        base_url="nowhere",
+        headers={"A": "\n"},
+        operations={"a": {"request": "GET"}, "b": {"request": "POST /b", "cache": "1m"}},
+    )
+    for part in ("base_url", "headers", "operations.a.request", "operations.b.cache"):
+        assert part in text
+
+
+def test_every_key_is_documented_in_the_source_of_its_table() -> None:
+    source = Path(__file__).parents[3].joinpath("actors/integrations/rest.py").read_text()
+    for field in msgspec.structs.fields(Rest):
+        if field.name in Rest.__annotations__:
+            at = source.index(f"    {field.name}: ", source.index("class Rest("))
+            assert '"""' in source[at : source.index('\n    """', at) + 8]
+
+
+def test_planning_an_api_touches_neither_network_nor_disk(tmp_path: Path) -> None:
+    from actors.integrations import rest
+
+    config = load_table(Rest, {**BASE, "concurrency": 3}, tmp_path, environ={})
+    plan = rest.plan("planned", config, Context(tmp_path, tmp_path, None, "test"))
+    names = [child.name for child in plan.children]
+    assert names == [
+        "planned/cache", "planned/limiter", "planned/breaker", "planned/worker-1", "planned/worker-2",
+        "planned/worker-3", "planned",
+    ]  # fmt: skip
+    assert plan.timeout_s == 31.0
