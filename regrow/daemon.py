@@ -268,7 +268,8 @@ class Daemon:
         cut_off = self._drain_gateway(limit_s)
         hard = gevent.spawn_later(float(daemon.stop_timeout), self._hard_stop)
         ended.callback = None
-        self.root.exit(SHUTDOWN)
+        # No exit signal: the root traps them, and ignores those of a stranger as every supervisor does.
+        self.root.stop(block=False, reason=SHUTDOWN)
         with contextlib.suppress(AskTimeout):
             ended.wait(float(daemon.stop_timeout))
         self._close()
