@@ -83,7 +83,7 @@ class Checker:
         if origin in _LISTS or bare in _LISTS:
             return self._list(kind, bare, bounds, value, path)
         if origin in (dict, Mapping) or bare in (dict, Mapping):
-            return self._dict(kind, bare, value, path)
+            return self._dict(kind, bare, bounds, value, path)
         return self._leaf(kind, bare, value, path)
 
     def _union(self, kind: Any, bare: Any, value: Any, path: KeyPath) -> Any:
@@ -117,24 +117,28 @@ class Checker:
             self._wrong(kind, value, path, hint=hint)
             return INVALID
         items = [self.value(item_type(bare), item, (*path, index)) for index, item in enumerate(value)]
-        for meta in bounds:
-            if meta.max_length is not None and len(items) > meta.max_length:
-                self._rule(path, f"{len(items)} items, at most {meta.max_length} are allowed")
-                return INVALID
-            if meta.min_length is not None and len(items) < meta.min_length:
-                self._rule(path, f"{len(items)} items, at least {meta.min_length} are needed")
-                return INVALID
-        if any(item is INVALID for item in items):
+        is_valid = self._counted(len(items), bounds, path)
+        if not is_valid or any(item is INVALID for item in items):
             return INVALID
         made = get_origin(bare) or bare
         return items if made in (list, Sequence) else made(items)
 
-    def _dict(self, kind: Any, bare: Any, value: Any, path: KeyPath) -> Any:
+    def _counted(self, count: int, bounds: list[Meta], path: KeyPath) -> bool:
+        for meta in bounds:
+            if meta.max_length is not None and count > meta.max_length:
+                self._rule(path, f"{count} items, at most {meta.max_length} are allowed")
+                return False
+            if meta.min_length is not None and count < meta.min_length:
+                self._rule(path, f"{count} items, at least {meta.min_length} are needed")
+                return False
+        return True
+
+    def _dict(self, kind: Any, bare: Any, bounds: list[Meta], value: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             self._wrong(kind, value, path)
             return INVALID
         key_kind, item_kind = get_args(bare) or (str, Any)
-        is_valid = True
+        is_valid = self._counted(len(value), bounds, path)
         made = {}
         for key, item in value.items():
             if not self._fits(key_kind, key):
