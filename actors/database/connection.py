@@ -1,11 +1,12 @@
-"""The actor that owns one connection: it runs one operation at a time and is the only one to know how its connection fares.
+"""The actor that owns one connection, runs one operation at a time and knows how its connection fares.
 
-What may go wrong is decided here, in one ladder (`_perform`): a connection that broke before the statement left is made anew and the
-statement sent; one that broke later is repeated for read-only operations and otherwise answered with connection_error; what the
-database rolled back for reasons of concurrency is tried again; the rest is the caller's.
+What may go wrong is decided here, in one ladder (`_perform`): a connection that broke before the statement left is
+made anew and the statement sent; one that broke later is repeated for read-only operations and otherwise answered
+with connection_error; what the database rolled back for reasons of concurrency is tried again; the rest is the
+caller's.
 
-A lost connection is a state, not a crash: the actor reports `waiting` to its pool and, when it is one of those that are kept open,
-connects again with growing pauses. A request that reaches a waiting connection tries at once.
+A lost connection is a state, not a crash: the actor reports `waiting` to its pool and, when it is one of those that
+are kept open, connects again with growing pauses. A request that reaches a waiting connection tries at once.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Connection(Actor):
         self._opened_at = self._used_at = clock.now()
         # pool members that were opened together shall not all be replaced together
         self._lifetime_s = settings.max_lifetime_s * random.uniform(0.9, 1.0)
-        self._cutting: Greenlet | None = None
+        self._cutting: Greenlet[..., None] | None = None
         self._cut_by: str | None = None
 
     # -- hooks
@@ -227,7 +228,7 @@ class Connection(Actor):
             self._announce()
 
     def _guarded(self, job: Job) -> Any:
-        """Run the job with the breaker's permit, where there is a breaker, and tell it what the outcome says of the server."""
+        """Run the job with the permit of the breaker, if there is one, and tell it what the outcome says."""
         breaker = whereis(f"{self.settings.pool}/breaker")
         if breaker is None:
             return self._perform(job)
@@ -339,7 +340,7 @@ class Connection(Actor):
             self._cutting = gevent.spawn(self.engine.interrupt, GRACE_S)
 
     def _settle(self) -> None:
-        """After a cut: a cancel on its way must not hit the next statement, so wait for it and ask for a sign of life."""
+        """After a cut: a cancel on its way must not hit the next statement, so await it and ask for a sign of life."""
         cutting, self._cutting = self._cutting, None
         if cutting is None:
             return
@@ -376,7 +377,7 @@ class Connection(Actor):
             self._lose(str(error))
 
     def _lose(self, reason: str) -> None:
-        """Drop the connection and wait: the pool is told with the next report, kept connections try again by themselves."""
+        """Drop the connection and wait; the pool is told, and a kept connection tries again by itself."""
         was_open, self._connected = self._connected, False
         self.engine.discard()
         self.last_error = reason

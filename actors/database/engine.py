@@ -1,8 +1,8 @@
-"""The contract between a connection actor and an engine, and what the engines share: limits, results, foreign errors' facts.
+"""The contract between a connection actor and an engine, and what the engines share: results and their limits, errors.
 
-An engine owns one connection. It is used by one actor, one call at a time, except for `interrupt`, which another greenlet calls
-while `run` is under way. It raises typed errors for what the caller must hear, and three exceptions of this module for what the
-connection actor decides about.
+An engine owns one connection. It is used by one actor, one call at a time, except for `interrupt`, which another
+greenlet calls while `run` is under way. It raises typed errors for what the caller must hear, and three exceptions of
+this module for what the connection actor decides about.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IN_QUOTES = re.compile(r'"[^"]*"|\'[^\']*\'')
 
 @dataclass(slots=True)
 class Setup:
-    """Statements that run in one transaction before the first connection of a pool is used; shared by its connections."""
+    """Statements that run in one transaction before a pool's first connection is used; its connections share this."""
 
     statements: tuple[str, ...] = ()
     done: bool = False
@@ -77,12 +77,15 @@ class Engine(Protocol):
     def run(self, operation: Operation, rows: Sequence[Values], timeout_s: float) -> Any:
         """Run it as one transaction and return the answer; within `timeout_s` as far as the database obeys.
 
-        Raises `Lost`, `Interrupted`, `Stale`, `DatabaseError`, `TooLarge`. Unless it returns, nothing is kept, save that after
+        Raises `Lost`, `Interrupted`, `Stale`, `DatabaseError`, `TooLarge`. Unless it returns, nothing is kept; after
         `Lost` nobody knows. Switches greenlets.
         """
 
     def interrupt(self, timeout_s: float) -> None:
-        """Cut off what `run` is doing, from another greenlet; return when that was taken note of. Switches greenlets."""
+        """Cut off what `run` is doing, from another greenlet; return when that was taken note of.
+
+        Switches greenlets.
+        """
 
     def close(self) -> None:
         """End the connection in the orderly way; nothing happens when there is none. Switches greenlets."""
@@ -109,7 +112,7 @@ class Rows:
         self.bytes = 0
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Take some rows; raise `TooLarge` or, where one row is promised, `DatabaseError` as soon as there are too many."""
+        """Take some rows; raise `TooLarge`, or `DatabaseError` where one row is promised, once there are too many."""
         operation, columns, found = self.operation, self.columns, self.found
         for row in rows:
             found.append(dict(zip(columns, row, strict=True)))
@@ -131,7 +134,7 @@ class Rows:
                     )
             elif len(found) > 1:
                 raise DatabaseError(
-                    f"operation {operation.name} promises at most one row and found more: add a condition or use kind query",
+                    f"operation {operation.name} promises at most one row and found more: add a condition or use query",
                     retryable=False,
                     details={"sqlstate": "21000"},
                 )

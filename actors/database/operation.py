@@ -1,7 +1,7 @@
 """Named operations: what the configuration says, checked and compiled once, and the binding of one call's arguments.
 
-Nothing here talks to a database. `Operation.bind` is the last place that sees arguments by name: what it returns goes to
-the engine as bound values, or it raises `InvalidArguments` before anything is sent.
+Nothing here talks to a database. `Operation.bind` is the last place that sees arguments by name: what it returns goes
+to the engine as bound values, or it raises `InvalidArguments` before anything is sent.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from actors.database import sql, values
 from config.schema import Duration, Size
@@ -23,6 +24,7 @@ Isolation = Literal["read committed", "repeatable read", "serializable"]
 #: the argument of a `many` operation: a list with one object of parameters for each row
 ROWS = "rows"
 _RETURNING = frozenset({"query", "one", "value"})
+_CHANGING = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"})
 
 Values = tuple[object, ...]
 
@@ -41,8 +43,8 @@ class ParameterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class OperationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One statement with `:name` parameters and how its result is answered.
 
-    `query` answers a list of objects, `one` an object or null, `value` the first column of that row, `execute` and `many`
-    `{rowcount}`. An operation is one transaction: unless it succeeds, nothing of it is kept.
+    `query` answers a list of objects, `one` an object or null, `value` the first column of that row, `execute` and
+    `many` `{rowcount}`. An operation is one transaction: unless it succeeds, nothing of it is kept.
     """
 
     sql: str
@@ -59,7 +61,7 @@ class OperationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The database refuses writes; repeated once by itself when the connection was lost while it ran."""
     isolation: Isolation | None = None
     """The isolation level of its transaction; absent: the database's own default."""
-    max_rows: int | None = None
+    max_rows: Annotated[int, Meta(ge=1)] | None = None
     """The most rows of its answer; absent: the integration's own."""
     max_bytes: Size | None = None
     """The most bytes of its answer; absent: the integration's own."""
@@ -99,7 +101,8 @@ class Operation:
     def bind(self, args: Mapping[str, Any]) -> list[Values]:
         """Return the values of each execution (one, or one per row of a `many`) in the order of the placeholders.
 
-        Raises `InvalidArguments` for unknown, missing and unfit arguments, `TooLarge` for too many rows. Never switches.
+        Raises `InvalidArguments` for unknown, missing and unfit arguments, `TooLarge` for too many rows. Never
+        switches.
         """
         if self.kind != "many":
             return [self._bind_one(args, "")]
@@ -162,11 +165,8 @@ def compile_operation(
             near = difflib.get_close_matches(declared, parameters, 1)
             hint = f"did you mean :{near[0]}" if near else "write it in the SQL or remove it from params"
             raise ValueError(f"params.{declared} is no parameter of the statement, {hint}")
-    if config.kind in _RETURNING and not template.reads_only and "RETURNING" not in template.words:
-        if template.words[0] in ("INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"):
-            raise ValueError(
-                f"kind {config.kind} needs rows, and the statement gives none: add RETURNING or use execute"
-            )
+    if config.kind in _RETURNING and template.words[0] in _CHANGING and "RETURNING" not in template.words:
+        raise ValueError(f"kind {config.kind} needs rows, and the statement gives none: add RETURNING or use execute")
     if config.isolation is not None and dialect == "sqlite":
         raise ValueError("isolation is for PostgreSQL: every transaction of SQLite is serializable")
     if config.kind == "many" and not parameters:

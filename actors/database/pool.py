@@ -1,12 +1,12 @@
-"""The front of a database: takes calls under the integration's name and hands them to connections; it never waits itself.
+"""The front of a database: takes calls under the integration's name and hands them to connections; never waits itself.
 
-Calls that find no free connection stand in one line, first come, first served, bounded in length and in time. Which connection gets a job:
-an open idle one, the first of them, so that the last ones fall idle and close; else a closed one; else, when no connection is open at
-all, one that waits for the server, which then tries at once. So a caller of a database that is down gets the answer of a real attempt, and
-the first call after its return works.
+Calls that find no free connection stand in one line, first come, first served, bounded in length and in time. Which
+connection gets a job: an open idle one, the first of them, so that the last ones fall idle and close; else a closed
+one; else, when no connection is open at all, one that waits for the server, which then tries at once. So a caller of
+a database that is down gets the answer of a real attempt, and the first call after its return works.
 
-What a crash of the front loses is the line and its callers' promises, which the runtime answers; connections go on, and announce
-themselves to the next front.
+What a crash of the front loses is the line and its callers' promises, which the runtime answers; connections go on,
+and announce themselves to the next front.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ class Pool(Actor):
             job.promise.reject(error)
 
     def _comes_back(self, job: Job) -> bool:
-        """Put a job that was not sent back into the line, if another connection may take it: the server may allow us no more."""
+        """Put an unsent job back into the line if others are connected: the server may allow us no more connections."""
         me = whereis(self.settings.name)
         if me is None or job.promise.done:
             return False
@@ -320,8 +320,8 @@ class Pool(Actor):
             )
         else:
             error = Overloaded(
-                f"no connection of database {settings.name} was free within {waited_s:.3g} s, all {settings.size} are in use "
-                f"and {len(self._line)} more callers wait: raise pool_size or send less",
+                f"no connection of database {settings.name} was free within {waited_s:.3g} s, all {settings.size} are "
+                f"in use and {len(self._line)} more callers wait: raise pool_size or send less",
                 retry_after_s=settings.queue_timeout_s / 2,
             )
         job.promise.reject(error)

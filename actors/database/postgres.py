@@ -1,12 +1,13 @@
-"""PostgreSQL behind the engines' contract, through psycopg 3, which waits cooperatively once gevent has patched the process.
+"""PostgreSQL behind the engines' contract, through psycopg 3, which is cooperative in a process that gevent patched.
 
-Statements go out one by one with their values bound by the server. Results are taken in chunks from libpq, so that an answer over
-its limit is cut off at the server and never held in memory; a `many` goes through the pipeline, so that a thousand rows cost a few round
-trips. The driver's own cursor reads whole results, so single statements are sent through the connection's libpq handle.
+Statements go out one by one with their values bound by the server. Results are taken in chunks from libpq, so that an
+answer over its limit is cut off at the server and never held in memory; a `many` goes through the pipeline, so that a
+thousand rows cost a few round trips. The driver's own cursor reads whole results, so single statements are sent
+through the connection's libpq handle.
 
-`statement_timeout` is the second line of defence, for the case that this process cannot cancel any more: it is set to the time
-left, rounded up, and only when the rounded value changed, which spares most statements a round trip. A limit that the
-server's administrator set for the role or the database is never widened.
+`statement_timeout` is the second line of defence, for the case that this process cannot cancel any more: it is set to
+the time left, rounded up, and only when the rounded value changed, which spares most statements a round trip. A limit
+that the server's administrator set for the role or the database is never widened.
 """
 
 from __future__ import annotations
@@ -278,7 +279,7 @@ class PostgresEngine:
         """The name under which the server knows this statement, after some uses; a dictionary of bounded size."""
         key = (operation.text, types)
         name = self._prepared.get(key)
-        if name is not None or not self.settings.prepare or len(self._uses) >= MAX_PREPARED and key not in self._uses:
+        if name is not None or not self.settings.prepare or (len(self._uses) >= MAX_PREPARED and key not in self._uses):
             return name
         uses = self._uses[key] = self._uses.get(key, 0) + 1
         if uses <= PREPARE_AFTER:
@@ -408,12 +409,15 @@ class PostgresEngine:
 
 
 def conninfo_of(url: Secret) -> dict[str, Any]:
-    """Return the parts of a PostgreSQL URL; raise ValueError without its text when it does not parse. Never switches."""
+    """Return the parts of a PostgreSQL URL; raise ValueError without its text when it does not parse.
+
+    Never switches.
+    """
     try:
         return dict(conninfo_to_dict(url.reveal()))
     except psycopg.Error:
         raise ValueError(
-            "the url is no connection URL: percent-encode reserved characters in user and password (@ is %40, / is %2F), "
+            "the url is no connection URL: percent-encode reserved characters in user and password (@ is %40), "
             "or give the password in its own key"
         ) from None
 

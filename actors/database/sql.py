@@ -1,11 +1,12 @@
 """Finding `:name` in SQL the way a database reads SQL, and nothing else in it.
 
-A real lexer, because a colon is also half of `::type`, of `:=`, of `a[1:2]`, of a time in a string. It understands quoted
-strings with doubled quotes, `E'..'` with backslashes (PostgreSQL's constants that continue on the next line too), dollar
-quotes, quoted identifiers, `--` comments and `/* */` comments, which nest in PostgreSQL and do not in SQLite.
+A real lexer, because a colon is also half of `::type`, of `:=`, of `a[1:2]`, of a time in a string. It understands
+quoted strings with doubled quotes, `E'..'` with backslashes (PostgreSQL's constants that continue on the next line
+too), dollar quotes, quoted identifiers, `--` comments and `/* */` comments, which nest in PostgreSQL and do not in
+SQLite.
 
-A parameter is a colon followed by an ASCII name. Its colon must not touch a word, a literal or a closing bracket before it
-(`a[i:j]` is a slice); after an operator, a comma or an opening bracket it may follow at once.
+A parameter is a colon followed by an ASCII name. Its colon must not touch a word, a literal or a closing bracket
+before it (`a[i:j]` is a slice); after an operator, a comma or an opening bracket it may follow at once.
 
 Pure functions over text: values never pass through here, so nothing that a caller sends can become SQL.
 """
@@ -65,7 +66,10 @@ class Template:
 
     @property
     def reads_only(self) -> bool:
-        """Whether the statement looks like one that changes no rows; functions that write are not seen. Never switches."""
+        """Whether the statement looks like one that changes no rows; functions that write are not seen.
+
+        Never switches.
+        """
         return bool(self.words) and self.words[0] in _READING and _WRITING.isdisjoint(self.words)
 
     def render(self, placeholder: Callable[[str], str]) -> str:
@@ -76,7 +80,10 @@ class Template:
         return "".join(parts)
 
     def numbered(self) -> tuple[str, tuple[str, ...]]:
-        """Return the text with `$1`, `$2`..., and the name of each number; a name used twice is sent once. Never switches."""
+        """Return the text with `$1`, `$2`..., and the name of each number; a name used twice is sent once.
+
+        Never switches.
+        """
         order = self.parameters
         number = {name: f"${index}" for index, name in enumerate(order, 1)}
         return self.render(number.__getitem__), order

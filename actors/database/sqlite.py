@@ -1,8 +1,8 @@
 """SQLite behind the engines' contract: one connection on one native thread of its own.
 
-SQLite works and waits in C, so nothing of it runs on the hub: even a locked file would freeze every actor for as long as its
-busy timeout. The hub hands work to the connection's thread and sleeps. Waiting for a lock is cut into short pieces, between which
-the thread looks whether the request has ended meanwhile.
+SQLite works and waits in C, so nothing of it runs on the hub: even a locked file would freeze every actor for as long
+as its busy timeout. The hub hands work to the connection's thread and sleeps. Waiting for a lock is cut into short
+pieces, between which the thread looks whether the request has ended meanwhile.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 FETCHED_AT_ONCE = 64
 LOCK_WAIT_PIECE_S = 0.05
+#: a lock is waited for so much longer than the deadline, at which the request is cut off from outside
+LATER_S = 0.5
 INTERRUPT_AGAIN_AFTER_S = 0.01
 
 #: SQLite's extended result codes as the SQLSTATE that PostgreSQL has for the same fact, so that callers need one table
@@ -116,7 +118,8 @@ class SqliteEngine:
         """Run the operation on the connection's thread. Switches greenlets."""
         connection = self._connected()
         self._cut = False
-        return self._on_thread(self._run, connection, operation, rows, time.monotonic() + timeout_s)
+        until = time.monotonic() + timeout_s + LATER_S
+        return self._on_thread(self._run, connection, operation, rows, until)
 
     def interrupt(self, timeout_s: float) -> None:
         """Interrupt until the thread has noticed: SQLite forgets an interrupt that comes between two statements."""
@@ -153,7 +156,7 @@ class SqliteEngine:
     def _on_thread(self, function: Callable[..., T], *args: Any) -> T:
         assert self._thread is not None
         self._busy = True
-        result: AsyncResult[tuple[T | None, BaseException | None]] = self._thread.spawn(_outcome, function, *args)
+        result: AsyncResult[Any] = self._thread.spawn(_outcome, function, *args)
         try:
             value, error = result.get()
         finally:
@@ -161,7 +164,8 @@ class SqliteEngine:
             self._busy = not result.ready()
         if error is not None:
             raise error
-        return value  # type: ignore[return-value]
+        found: T = value
+        return found
 
     # -- on the connection's thread; nothing below may touch gevent
 
@@ -205,7 +209,7 @@ class SqliteEngine:
                 answer = self._answer(self._patiently(connection, operation.text, until, rows[0]), operation)
             else:
                 changed = 0
-                for at, values in enumerate(rows):
+                for at, values in enumerate(rows):  # noqa: B007 - the row at which it failed is named below
                     if self._cut:
                         raise Interrupted
                     changed += self._changes(connection.execute(operation.text, values), operation)

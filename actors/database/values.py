@@ -1,7 +1,8 @@
 """What goes into a statement and what comes out of it, as values that JSON can carry.
 
-Into it: null, booleans, numbers, texts, and whatever a declared parameter type makes of them. A list is an array (PostgreSQL) or
-JSON text (SQLite), an object is JSON text, bytes (MessagePack only) stay bytes. Null is accepted for every parameter, as in SQL.
+Into it: null, booleans, numbers, texts, and whatever a declared parameter type makes of them. A list is an array
+(PostgreSQL) or JSON text (SQLite), an object is JSON text, bytes (MessagePack only) stay bytes. Null is accepted for
+every parameter, as in SQL.
 
 Out of it, for both engines:
 
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime
+import datetime as dt
 import json
 import math
 import re
@@ -77,7 +78,10 @@ def base64_of(data: bytes | memoryview) -> str:
 
 
 def size_of(value: object) -> int:
-    """Estimate the bytes a value takes in an answer: exact enough for a bound, cheap enough for each cell. Never switches."""
+    """Estimate the bytes a value takes in an answer: exact enough for a bound, cheap enough for each cell.
+
+    Never switches.
+    """
     if type(value) is str:
         return len(value) + 2
     if isinstance(value, list):
@@ -120,34 +124,34 @@ def _boolean(value: object) -> bool:
     raise ValueRejected("true or false")
 
 
-def _date(value: object) -> datetime.date:
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+def _date(value: object) -> dt.date:
+    if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
         return value
     if isinstance(value, str):
         try:
-            return datetime.date.fromisoformat(value)
+            return dt.date.fromisoformat(value)
         except ValueError:
             pass
     raise ValueRejected('an ISO 8601 date such as "2026-11-21"')
 
 
-def _time(value: object) -> datetime.time:
-    if isinstance(value, datetime.time):
+def _time(value: object) -> dt.time:
+    if isinstance(value, dt.time):
         return value
     if isinstance(value, str):
         try:
-            return datetime.time.fromisoformat(value)
+            return dt.time.fromisoformat(value)
         except ValueError:
             pass
     raise ValueRejected('an ISO 8601 time such as "07:05:00"')
 
 
-def _timestamp(value: object) -> datetime.datetime:
-    if isinstance(value, datetime.datetime):
+def _timestamp(value: object) -> dt.datetime:
+    if isinstance(value, dt.datetime):
         return value
     if isinstance(value, str):
         try:
-            return datetime.datetime.fromisoformat(value)
+            return dt.datetime.fromisoformat(value)
         except ValueError:
             pass
     raise ValueRejected('an ISO 8601 timestamp such as "2026-11-21T07:05:00+00:00"')
@@ -207,7 +211,10 @@ PARAMETER_TYPES = ("any", *_TYPES, *(f"{name}[]" for name in _TYPES if name != "
 
 
 def convert(type_name: str, value: object) -> object:
-    """Return what to bind for a value of a declared type; raise `ValueRejected` naming what was expected. Never switches."""
+    """Return what to bind for a value of a declared type; raise `ValueRejected` naming what was expected.
+
+    Never switches.
+    """
     if value is None:
         return None
     if type_name == "any":
@@ -236,7 +243,7 @@ def for_postgres(value: object) -> object:
     return value
 
 
-def for_sqlite(value: object) -> None | int | float | str | bytes:
+def for_sqlite(value: object) -> int | float | str | bytes | None:
     """Return what SQLite can store: dates and decimals become texts, lists and objects JSON. Never switches."""
     if value is None:
         return None
@@ -255,7 +262,7 @@ def for_sqlite(value: object) -> None | int | float | str | bytes:
         return str(value) if type(value) is not str else value
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if isinstance(value, datetime.date | datetime.time):
+    if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Mapping | list | tuple):
         return for_sqlite(_json(_plain(value)))
@@ -270,7 +277,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, datetime.date | datetime.time):
+    if isinstance(value, dt.date | dt.time):
         return value.isoformat()
     if isinstance(value, Decimal | uuid.UUID):
         return str(value)

@@ -24,7 +24,8 @@ from config.secret import Secret
 from runtime.exports import Exported, Param
 from supervisors import ChildSpec
 
-#: a file is opened by so many connections at most unless the configuration says otherwise; writers of SQLite take turns anyway
+#: a file is opened by so many connections at most unless the configuration says otherwise; writers of SQLite take
+#: turns anyway
 SQLITE_POOL_SIZE = 4
 POSTGRES_POOL_SIZE = 10
 MAX_CONNECT_S = 60.0
@@ -40,11 +41,13 @@ class DatabaseConfig(Supervised, frozen=True, kw_only=True):
     sqlite:///file. Reserved characters in the password are percent-encoded, or it stands in `password`."""
     password: Secret | None = None
     """PostgreSQL's password, written as it is; instead of one in the url."""
-    operations: Annotated[dict[OperationName, OperationConfig], Meta(max_length=1000)] = {}
+    operations: Annotated[dict[OperationName, OperationConfig], Meta(max_length=1000)] = msgspec.field(
+        default_factory=dict
+    )
     """By name: each becomes a method that can be called."""
-    setup: Annotated[list[str], Meta(max_length=1000)] = []
-    """Statements without parameters that run in one transaction after each start of the daemon, before the first connection
-    is used, such as CREATE TABLE IF NOT EXISTS; they must do no harm when they run again."""
+    setup: Annotated[list[str], Meta(max_length=1000)] = msgspec.field(default_factory=list)
+    """Statements without parameters that run in one transaction after each start of the daemon, before the first
+    connection is used, such as CREATE TABLE IF NOT EXISTS; they must do no harm when they run again."""
     pool_size: Annotated[int, Meta(ge=1, le=500)] | None = None
     """The most connections at once. Absent: 10 for PostgreSQL, 4 for SQLite."""
     min_size: Annotated[int, Meta(ge=0, le=500)] = 1
@@ -134,7 +137,10 @@ class DatabaseConfig(Supervised, frozen=True, kw_only=True):
 
 
 def plan(name: str, config: Any, context: Context) -> Plan:
-    """Plan the pool's part of the tree: its breaker, its connections, then the front under the pool's own name. Never switches."""
+    """Plan the pool's part of the tree: its breaker, its connections, then the front under the pool's own name.
+
+    Never switches.
+    """
     found: DatabaseConfig = config
     operations = {each: found.operation(each) for each in found.operations}
     exports = {each: _exported(operation) for each, operation in operations.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ SLEEP = {"sql": "SELECT pg_sleep(:seconds)", "kind": "value"}
 SLEEP_READ_ONLY = {"sql": "SELECT pg_sleep(:seconds)", "kind": "value", "read_only": True}
 #: counts for ever in SQLite, and for a long time in PostgreSQL
 ENDLESS = {
-    "sql": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) SELECT count(*) FROM n",
+    "sql": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) "
+    "SELECT count(*) FROM n",
     "kind": "value",
 }
 NO_BREAKER: dict[str, Any] = {"breaker": None}
@@ -132,7 +134,7 @@ def test_the_hub_is_free_while_a_statement_runs(start_database: StartDatabase, e
         database.ask("endless", timeout=0.5)
     ticker.kill()
 
-    assert max(later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)) < 0.2
+    assert max(later - earlier for earlier, later in pairwise(ticks)) < 0.2
 
 
 # -- the line
@@ -451,11 +453,8 @@ def test_what_cannot_be_repeated_in_time_is_told_as_retryable(
         "fail": {"sql": "SELECT refuse()", "kind": "value"},
         "calls": {"sql": "SELECT last_value FROM calls", "kind": "value"},
     }
-    setup = [
-        "CREATE SEQUENCE calls",
-        "CREATE FUNCTION refuse() RETURNS int LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM nextval('calls'); RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END $$",
-    ]
+    body = "BEGIN PERFORM nextval('calls'); RAISE EXCEPTION 'not now' USING ERRCODE = '40001'; END"
+    setup = ["CREATE SEQUENCE calls", f"CREATE FUNCTION refuse() RETURNS int LANGUAGE plpgsql AS $${body}$$"]
     database = start_database(postgres_database.url, operations, setup=setup, pool_size=1, retries=2)
 
     error = error_of(database, "fail")
