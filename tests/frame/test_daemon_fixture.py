@@ -8,11 +8,11 @@ import pytest
 from tests.support.fixtures import StartDaemon
 from tests.support.processes import ChildFailed
 
-SQLITE = """
-[integrations.db]
-type = "database"
-url = "sqlite:///var/app.db"
-pool_size = 1
+WORKERS = """
+[integrations.ml]
+type = "python"
+functions = ["statistics:mean"]
+workers = 1
 """
 LEAKY = """
 import subprocess
@@ -27,20 +27,20 @@ class Leaky(Actor):
 
 
 def test_a_daemon_is_ready_when_the_fixture_gives_it_and_ends_in_good_order(daemon: StartDaemon) -> None:
-    started = daemon(SQLITE)
+    started = daemon(WORKERS)
     assert started.get("/livez").status_code == 200
     assert started.stop() == 0
     assert not started.is_running()
 
 
 def test_the_command_line_reaches_the_daemon(daemon: StartDaemon) -> None:
-    started = daemon(SQLITE)
+    started = daemon(WORKERS)
     shown = started.run("tree", "--json")
-    assert (shown.returncode, '"integrations/db"' in shown.stdout) == (0, True), shown
+    assert (shown.returncode, '"ml"' in shown.stdout) == (0, True), shown
 
 
 def test_a_killed_daemon_starts_again_with_its_folder_and_ports(daemon: StartDaemon) -> None:
-    started = daemon(SQLITE)
+    started = daemon(WORKERS)
     first = started.pid
     started.kill()
     assert started.process.returncode == -signal.SIGKILL
@@ -50,7 +50,7 @@ def test_a_killed_daemon_starts_again_with_its_folder_and_ports(daemon: StartDae
 
 
 def test_two_daemons_run_beside_each_other(daemon: StartDaemon) -> None:
-    one, two = daemon(SQLITE), daemon(SQLITE)
+    one, two = daemon(WORKERS), daemon(WORKERS)
     assert one.endpoint != two.endpoint
     assert [each.get("/livez").status_code for each in (one, two)] == [200, 200]
 

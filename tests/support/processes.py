@@ -136,6 +136,7 @@ class Child:
                     return match
             seen = self._line_count
             if ended:
+                gevent.with_timeout(1.0, self._process.wait, timeout_value=None)
                 raise ChildFailed(f"{self!r} ended without a line like {pattern!r}; its log:\n{self.log}")
             remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
