@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from config.secret import Secret as Secret
     from regrow import aio as aio
+    from regrow import testing as testing
     from regrow.client import Client as Client
     from regrow.client import connect as connect
     from regrow.protocol.errors import ActorDown as ActorDown
@@ -42,12 +43,16 @@ if TYPE_CHECKING:
     from regrow.protocol.exchange import Reply as Reply
     from runtime.actor import Actor as Actor
     from runtime.exports import exported as exported
+    from runtime.registry import Registry as Registry
     from runtime.signals import Down as Down
     from runtime.signals import link as link
     from runtime.signals import monitor as monitor
     from supervisors import ChildSpec as ChildSpec
     from supervisors import DynamicSupervisor as DynamicSupervisor
+    from supervisors import PartitionSupervisor as PartitionSupervisor
     from supervisors import Supervisor as Supervisor
+    from supervisors import Task as Task
+    from supervisors import TaskSupervisor as TaskSupervisor
 
 _ERRORS = [
     "ActorDown",
@@ -91,8 +96,12 @@ _HOMES = {
     "ChildSpec": "supervisors",
     "Supervisor": "supervisors",
     "DynamicSupervisor": "supervisors",
+    "PartitionSupervisor": "supervisors",
+    "Task": "supervisors",
+    "TaskSupervisor": "supervisors",
+    "Registry": "runtime.registry",
 }
-_MODULES = {"aio"}
+_MODULES = {"aio", "testing"}
 
 __all__ = sorted([*_HOMES, *_MODULES])  # noqa: PLE0605 - the names are listed once, above
 

@@ -155,7 +155,7 @@ class Ref(pykka.ActorRef[Any]):
                 S.scheduled = True
                 run_callback(scheduler._drain)
 
-    def ask(self, message: Any, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S) -> Any:  # type: ignore[override] # noqa: C901
+    def ask(self, message: Any, *, block: bool = True, timeout: float | None = DEFAULT_ASK_TIMEOUT_S) -> Any:  # noqa: C901
         """Send a message and return the reply, within `timeout` seconds (None: no limit of its own).
 
         Inside a handler the deadline of the request in hand bounds it too. Raises what the handler raised,

@@ -217,9 +217,7 @@ class GroupOffender(Child):
 
 
 def _with_args(template: ChildSpec, args: Iterable[Any]) -> ChildSpec:
-    spec = ChildSpec.__new__(ChildSpec)
-    for name in ChildSpec.__slots__:
-        setattr(spec, name, getattr(template, name))
+    spec = template.copy()
     spec.args = (*template.args, *args)
     return spec
 

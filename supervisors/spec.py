@@ -113,6 +113,13 @@ class ChildSpec:
         self.exports = exports
         self.depends_on = tuple(depends_on)
 
+    def copy(self) -> ChildSpec:
+        """Return a spec that is equal and may be changed. Never switches."""
+        twin = ChildSpec.__new__(ChildSpec)
+        for name in ChildSpec.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
     def _default_shutdown(self) -> Any:
         return "infinity" if self.type == "supervisor" else DEFAULT_WORKER_SHUTDOWN_S
 
