@@ -42,9 +42,9 @@ def test_a_unique_key_has_one_owner_and_names_it_to_the_second() -> None:
 
 def test_an_actor_registers_itself() -> None:
     registry = Registry()
-    ref = Member.start()
+    ref: Ref = Member.start()
     ref.ask(lambda actor: registry.register("me", 1))
-    assert registry.whereis("me") is ref
+    assert registry.lookup("me") == [(ref, 1)]
     assert ref.ask(lambda actor: registry.keys()) == ["me"]
     ref.stop()
 
@@ -56,7 +56,7 @@ def test_outside_of_actors_an_owner_must_be_named() -> None:
 
 def test_entries_vanish_before_any_monitor_hears_of_the_owners_death() -> None:
     registry = Registry()
-    ref = Member.start()
+    ref: Ref = Member.start()
     seen: list[Any] = []
 
     def on_down(_down: Down) -> None:
@@ -82,7 +82,7 @@ def test_a_freed_key_can_be_taken_again() -> None:
 
 
 def test_a_dead_actor_cannot_be_registered() -> None:
-    ref = Member.start()
+    ref: Ref = Member.start()
     ref.stop()
     with pytest.raises(Unavailable):
         Registry().register("key", owner=ref)
@@ -104,7 +104,7 @@ def test_members_of_a_group_all_get_what_is_told_to_it() -> None:
 
 def test_a_value_is_replaced_by_its_owner() -> None:
     registry = Registry()
-    ref = Member.start()
+    ref: Ref = Member.start()
     registry.register("key", 1, owner=ref)
     assert registry.update_value("key", lambda value: value + 1, owner=ref) == 2
     assert registry.lookup("key") == [(ref, 2)]
@@ -129,7 +129,7 @@ def test_a_via_address_finds_the_owner_anew_for_each_message() -> None:
 def test_a_listener_hears_of_each_change() -> None:
     heard: list[Any] = []
     registry = Registry(listener=lambda what, key, _ref, value: heard.append((what, key, value)))
-    ref = Member.start()
+    ref: Ref = Member.start()
     registry.register("key", 1, owner=ref)
     ref.kill()
     assert heard == [("registered", "key", 1), ("unregistered", "key", 1)]
