@@ -65,6 +65,7 @@ from runtime.edge.http import Http
 from runtime.edge.http_routes import builtin_routes
 from runtime.edge.metrics import Metrics
 from runtime.edge.ports import BindFailed, PortTaken, holder_of
+from runtime.exports import exports_of
 from runtime.hub_watch import HubWatch
 from runtime.introspect import Node, snapshot
 from runtime.promise import AskTimeout
@@ -363,8 +364,11 @@ def configuration_schema() -> dict[str, Any]:
 
 
 def is_actor(found: object) -> bool:
-    """Tell whether a configured class is an actor of ours. Never switches."""
-    return isinstance(found, type) and issubclass(found, Actor)
+    """Tell whether a configured class is an actor of ours; raises TypeError when its exports cannot be called."""
+    if not (isinstance(found, type) and issubclass(found, Actor)):
+        return False
+    exports_of(found)
+    return True
 
 
 __all__ = ["Daemon", "StartFailed", "load_config", "read_admin_token"]
