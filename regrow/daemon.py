@@ -76,6 +76,7 @@ from supervisors import ChildSpec
 
 LOCK_FILE = "daemon.lock"
 ROOT_PING_S = 5.0
+LAST_WORDS_S = 0.5
 
 
 class StartFailed(Exception):
@@ -133,6 +134,7 @@ class Daemon:
         self.lock = Lock(config.daemon.state_dir)
         self.root: Ref | None = None
         self.sockets: GatewaySockets | None = None
+        self._logs: log.Log | None = None
         self._signals = 0
         self._stop = Event()
         self._watchers: list[Any] = []
@@ -141,7 +143,7 @@ class Daemon:
 
     def run(self, announce: Callable[[str], object]) -> int:
         """Start, announce where it listens and the tree, serve until a signal, and return the exit status."""
-        logs = log.configure()
+        self._logs = logs = log.configure()
         try:
             self.start()
             announce(self.banner())
@@ -299,6 +301,8 @@ class Daemon:
 
     def _hard_stop(self) -> None:
         log.line(50, "daemon.stop_timed_out", "the tree did not stop in time, the process ends now")
+        if self._logs is not None:
+            self._logs.close(LAST_WORDS_S)
         os._exit(EX_DRAIN)
 
     # -- signals
