@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 import msgspec
 
 from actors.http.operation import Answered, Job, KeyRule, Operation, Settings, WorkerUp
-from actors.resilience.breaker import CircuitChanged
+from actors.resilience.breaker import REFUSALS, CircuitChanged, refusal
 from actors.resilience.bulkhead import Bulkhead
 from actors.resilience.cache import Lookup
+from actors.resilience.circuit import Barred
 from actors.resilience.classify import means_unavailable
 from actors.resilience.shelf import Kept
-from regrow.protocol.errors import CircuitOpen, InvalidArguments, NotFound, Overloaded, RegrowError, Unavailable
+from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, RegrowError, Unavailable
 from runtime import clock
 from runtime.actor import Actor
 from runtime.measure import Counter, Gauge
@@ -53,6 +54,7 @@ class Front(Actor):
         self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)
         self._circuit = "closed"
         self._open_until = 0.0
+        self._is_certain = False
         self._running = CALLS.cell(settings.name, "running")
         self._waiting = CALLS.cell(settings.name, "waiting")
 
@@ -106,6 +108,7 @@ class Front(Actor):
         if isinstance(message, CircuitChanged):
             self._circuit = message.state
             self._open_until = clock.now() + message.retry_after_s if message.state == "open" else 0.0
+            self._is_certain = message.certain
             if message.state == "open":
                 self._flush()
         elif isinstance(message, WorkerUp):
@@ -137,13 +140,16 @@ class Front(Actor):
     def _dispatch(self, job: Job) -> None:
         if job.promise.done:
             return
+        left_s = self._open_until - clock.now()
+        if left_s > 0 and self._is_certain:
+            self._refuse(job, left_s)
+            return
         while (lane := self._bulkhead.take()) is not None:
             if self._hand(lane, job):
                 return
             # The lane stays taken until its worker says that it is up again.
-        left_s = self._open_until - clock.now()
         if left_s > 0:
-            self._fail(job, self._circuit_open(left_s))
+            self._refuse(job, left_s)
             return
         if self._bulkhead.full:
             # Callers that gave up while they waited make room.
@@ -194,7 +200,7 @@ class Front(Actor):
         """Refuse all that waits: the circuit has just opened."""
         for job in self._bulkhead.remove(lambda _: True):
             if not job.promise.done:
-                self._fail(job, self._circuit_open(self._open_until - clock.now()))
+                self._refuse(job, self._open_until - clock.now())
         self._count()
 
     def _fail(self, job: Job, error: RegrowError) -> None:
@@ -229,12 +235,9 @@ class Front(Actor):
         else:
             job.promise.resolve(WithHeader(value, header))
 
-    def _circuit_open(self, left_s: float) -> CircuitOpen:
-        return CircuitOpen(
-            f"the circuit of {self._settings.name} is open, come back in {left_s:.3g} s",
-            actor=self._settings.name,
-            retry_after_s=left_s,
-        )
+    def _refuse(self, job: Job, left_s: float) -> None:
+        REFUSALS.inc(self._settings.name)
+        self._fail(job, refusal(self._settings.name, Barred("open", max(0.0, left_s))))
 
     def _overloaded(self) -> Overloaded:
         return Overloaded(

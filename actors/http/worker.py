@@ -11,16 +11,14 @@ from actors.http.operation import REQUEST_SECONDS, REQUESTS, Answered, Job, Sett
 from actors.resilience.abort import Abort, CallerGone
 from actors.resilience.cache import Keep
 from actors.resilience.classify import is_permanent_refusal
-from actors.resilience.guarded import Try, refused_by_peer
+from actors.resilience.guarded import Try, refused_by_peer, tell_part
 from actors.resilience.quota import Lesson
 from regrow.protocol.errors import (
     Cancelled,
     DeadlineExceeded,
-    Overloaded,
     RateLimited,
     RegrowError,
     TimedOut,
-    Unavailable,
     UpstreamError,
 )
 from runtime import clock
@@ -79,7 +77,7 @@ class Worker(Actor):
             repeatable=lambda error: job.operation.repeatable or job.keyed or refused_by_peer(error),
         )
         if job.key is not None and answered.status == 200:
-            self._keep(job, answered)
+            self._keep(job, job.key, answered)
         return WithHeader(value, {"status": answered.status, "headers": answered.headers, "tries": tries})
 
     def _perform(self, job: Job, current: Try) -> tuple[Answered, object]:
@@ -128,25 +126,14 @@ class Worker(Actor):
         )
         pause_s = limits.retry_after_s if response.status in PAUSING_STATUSES else None
         if pause_s is not None or limits.remaining is not None:
-            ref = whereis(f"{settings.name}/limiter")
-            if ref is not None:
-                try:
-                    ref.tell(Lesson(ticket, limits.remaining, limits.reset_s, pause_s))
-                except (Overloaded, Unavailable):
-                    # The next response says it again.
-                    pass
+            # One that is lost is no loss: the next response says it again.
+            tell_part(f"{settings.name}/limiter", Lesson(ticket, limits.remaining, limits.reset_s, pause_s))
         return limits
 
-    def _keep(self, job: Job, answered: Answered) -> None:
-        ref = whereis(f"{self._settings.name}/cache")
-        if ref is None or job.key is None:
-            return
+    def _keep(self, job: Job, key: str, answered: Answered) -> None:
         content = msgspec.msgpack.encode(answered)
-        try:
-            ref.tell(Keep(job.key, content, job.operation.fresh_s, job.operation.stale_s))
-        except (Overloaded, Unavailable):
-            # An answer that is not kept is asked for again.
-            pass
+        # One that is lost is asked for again.
+        tell_part(f"{self._settings.name}/cache", Keep(key, content, job.operation.fresh_s, job.operation.stale_s))
 
 
 def failure(response: Response, limits: fields.Limits, doing: str, host: str) -> RateLimited | UpstreamError:

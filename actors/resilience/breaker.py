@@ -52,10 +52,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class CircuitChanged:
-    """Told to the integration's front: the circuit's new state and how long an open one stays so."""
+    """Told to the integration's front: the circuit's new state and how long an open one stays so.
+
+    `certain` is False for a shared circuit, which another daemon may close without anybody here being told.
+    """
 
     state: State
     retry_after_s: float
+    certain: bool
 
 
 @dataclass(slots=True)
@@ -226,7 +230,7 @@ class Breaker(Actor):
         front = None if self._front is None else whereis(self._front)
         if front is not None:
             # Beyond the bound of its mailbox: a front that is overloaded needs to hear this most.
-            front.post(CircuitChanged(change.new, retry_after_s))
+            front.post(CircuitChanged(change.new, retry_after_s, certain=self._table.shared is None))
 
     def _show(self, state: State) -> None:
         for other in STATES:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from actors.resilience.breaker import Permit, Settled
 from actors.resilience.circuit import Granted, Outcome
 from actors.resilience.classify import classify
-from actors.resilience.limiter import Admit
+from actors.resilience.limiter import Admit, GiveBack
 from actors.resilience.policy import RetryPolicy
 from actors.resilience.retry import Again, GiveUp, decide
 from regrow.protocol.errors import (
@@ -124,7 +124,7 @@ class Guarded:
         """Return ticket and permit; a refusal after a failed try is answered with that try's failure."""
         try:
             ticket = 0 if self.limiter is None else int(ask_part(self.limiter, Admit(), until))
-            permit: Granted | None = None if self.breaker is None else ask_part(self.breaker, Permit(), until)
+            permit = self._permit(until)
         except (Refused, DeadlineExceeded) as refusal:
             if last is None:
                 raise
@@ -133,6 +133,17 @@ class Guarded:
             GIVE_UPS.inc(self.integration, "refused")
             raise last from refusal
         return ticket, permit
+
+    def _permit(self, until: float) -> Granted | None:
+        if self.breaker is None:
+            return None
+        try:
+            granted: Granted = ask_part(self.breaker, Permit(), until)
+        except (Refused, DeadlineExceeded):
+            # A refused call must not spend the rate limit of those that will be sent.
+            tell_part(self.limiter, GiveBack())
+            raise
+        return granted
 
     def _try(self, number: int, ticket: int, deadline: float, ends: float, try_limit_s: float | None) -> Try:
         now = clock.now()
@@ -151,15 +162,18 @@ class Guarded:
         return {"peer": "failed", "nobody": "ok", "unknown": "unknown"}[blame]  # type: ignore[return-value]
 
     def _settle(self, permit: Granted | None, outcome: Outcome) -> None:
-        if permit is None or self.breaker is None:
-            return
-        ref = whereis(self.breaker)
-        if ref is None:
-            return
-        try:
-            ref.tell(Settled(permit, outcome))
-        except (Overloaded, Unavailable):
+        if permit is not None:
             # An outcome that is lost costs one count; a probe's place comes back with its lease.
+            tell_part(self.breaker, Settled(permit, outcome))
+
+
+def tell_part(name: str | None, message: object) -> None:
+    """Tell an actor of the same subtree something that may be lost when it is just not there. Never switches."""
+    ref = None if name is None else whereis(name)
+    if ref is not None:
+        try:
+            ref.tell(message)
+        except (Overloaded, Unavailable):
             pass
 
 

@@ -20,7 +20,7 @@ from runtime.promise import Promise
 DECISIONS = Counter("rate_limit_decisions_total", "what the limiter said to requests", ("actor", "decision"))
 WAIT_SECONDS = Histogram("rate_limit_wait_seconds", "how long requests waited for the limiter", ("actor",))
 
-DECISION_WORDS = ("admitted", "refused", "overloaded", "expired")
+DECISION_WORDS = ("admitted", "refused", "overloaded", "expired", "given_back")
 # The window of an integration without a limit of its own: how long a peer's "none left" counts when it names no end.
 DEFAULT_WINDOW_S = 60.0
 
@@ -28,6 +28,11 @@ DEFAULT_WINDOW_S = 60.0
 @dataclass(frozen=True, slots=True)
 class Admit:
     """Ask for one token: answered with its ticket (int) before the request's deadline, or refused with RateLimited."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Tell that a token was not used: nothing was sent, because the circuit is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,9 @@ class Limiter(Actor):
             return self._admit()
         if isinstance(message, Lesson):
             self._learn(message)
+            return None
+        if isinstance(message, GiveBack):
+            self._take_back()
             return None
         if isinstance(message, _Wake):
             self._timer = None
@@ -189,6 +197,16 @@ class Limiter(Actor):
             shared.attempt(lambda: backend.learn(lesson))
         # Its own record learns too: it takes over while Redis is down.
         self._quota.learn(clock.now(), lesson)
+        if self._waiters:
+            self._serve()
+
+    def _take_back(self) -> None:
+        DECISIONS.inc(self._integration, "given_back")
+        backend = self._table.shared
+        if backend is None:
+            self._quota.give_back()
+        else:
+            shared.attempt(backend.give_back)
         if self._waiters:
             self._serve()
 

@@ -120,6 +120,16 @@ class Quota:
             return
         record.ceiling, record.ceiling_until, record.learned_from = ceiling, until, ticket
 
+    def give_back(self) -> None:
+        """Take back the newest token: its request was not sent after all. Never switches."""
+        record = self.record
+        if record.issued:
+            record.issued -= 1
+        if record.slots:
+            record.slots[-1][1] -= 1
+            if not record.slots[-1][1]:
+                record.slots.pop()
+
     def forget(self) -> None:
         """Forget what was spent and learned. Never switches."""
         record = self.record

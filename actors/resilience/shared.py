@@ -120,6 +120,18 @@ end
 return 1
 """
 
+_GIVE_BACK = """
+local newest, name = -1, nil
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if string.sub(field, 1, 2) == 's:' and tonumber(string.sub(field, 3)) > newest then
+    newest, name = tonumber(string.sub(field, 3)), field
+  end
+end
+if name and redis.call('HINCRBY', KEYS[1], name, -1) <= 0 then redis.call('HDEL', KEYS[1], name) end
+if tonumber(redis.call('HGET', KEYS[1], 'issued') or '0') > 0 then redis.call('HINCRBY', KEYS[1], 'issued', -1) end
+return 1
+"""
+
 _FORGET = """
 for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
   if name ~= 'issued' then redis.call('HDEL', KEYS[1], name) end
@@ -244,6 +256,7 @@ class SharedQuota:
         self._window_s = window_s
         self._admit = link.script(_ADMIT)
         self._learn = link.script(_LEARN)
+        self._give_back = link.script(_GIVE_BACK)
         self._forget = link.script(_FORGET)
 
     def admit(self) -> Admitted | Wait:
@@ -271,6 +284,10 @@ class SharedQuota:
             -1 if lesson.pause_s is None else lesson.pause_s,
             MAX_PAUSE_S,
         )
+
+    def give_back(self) -> None:
+        """Take back the newest token; raises SharedDown. Switches greenlets."""
+        self.link.run(self._give_back, self._key)
 
     def forget(self) -> None:
         """Forget what was spent and learned; raises SharedDown. Switches greenlets."""

@@ -128,7 +128,7 @@ def test_the_front_is_told_of_every_change(manual: ManualClock, supervised: Supe
     front = supervised("api", Listener)
     ref = supervised("api/breaker", Breaker, "api", POLICY, CircuitTable(), front="api")
     fail(ref, 5)
-    assert front.ask("heard") == [CircuitChanged("open", 30.0)]
+    assert front.ask("heard") == [CircuitChanged("open", 30.0, certain=True)]
 
 
 def test_an_operator_can_hold_it_open_close_it_and_reset_it(manual: ManualClock, supervised: Supervised) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from actors.resilience.limiter import DECISIONS, WAIT_SECONDS, Admit, Limiter, QuotaTable
+from actors.resilience.limiter import DECISIONS, WAIT_SECONDS, Admit, GiveBack, Limiter, QuotaTable
 from actors.resilience.policy import RatePolicy
 from actors.resilience.quota import Lesson
 from config.schema import PositiveDuration
@@ -117,6 +117,14 @@ def test_an_operator_can_let_everybody_go_on(manual: ManualClock, supervised: Su
     waiter = waiting(manual, ref, 100.0)
     assert ref.call("reset") == {"waiting": 0, "limit": 1, "window_s": 10.0, "used": 1}
     assert waiter.value == 2
+
+
+def test_a_token_given_back_serves_the_next_who_waits(manual: ManualClock, supervised: Supervised) -> None:
+    ref = supervised("api/limiter", Limiter, "api", rate(1, 10.0), QuotaTable())
+    ref.ask(Admit())
+    waiter = waiting(manual, ref, 100.0)
+    ref.ask(GiveBack())
+    assert waiter.value == 1
 
 
 def test_its_decisions_and_waits_are_counted(manual: ManualClock, supervised: Supervised) -> None:

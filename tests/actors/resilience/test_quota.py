@@ -95,6 +95,21 @@ def test_none_left_without_an_end_holds_for_one_window() -> None:
     assert machine.admit(4.0) == Wait(6.0)
 
 
+def test_a_token_that_was_not_used_can_be_given_back() -> None:
+    machine = quota(limit=1)
+    machine.admit(0.0)
+    machine.give_back()
+    assert machine.admit(0.0) == Admitted(1)
+    assert isinstance(machine.admit(0.0), Wait)
+
+
+def test_giving_back_what_was_never_taken_makes_no_room() -> None:
+    machine = quota(limit=1)
+    machine.give_back()
+    machine.admit(0.0)
+    assert isinstance(machine.admit(0.0), Wait)
+
+
 def test_forgetting_lets_everything_go_again() -> None:
     machine = quota(limit=1)
     machine.admit(0.0)

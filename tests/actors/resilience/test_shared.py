@@ -142,6 +142,10 @@ def test_the_shared_arithmetic_is_the_local_one(link: Links, redis: RedisServer)
         assert theirs.wait_s == pytest.approx(ours.wait_s, abs=11.0)
     shared.forget()
     local.forget()
+    shared.admit()
+    local.admit(now)
+    shared.give_back()
+    local.give_back()
     assert shared.admit() == local.admit(now) == Admitted(4)
 
 

@@ -24,6 +24,7 @@ from runtime import events
 from runtime.names import whereis
 from tests.actors.rest.conftest import QUICKLY, Api, Start, outcome
 from tests.support.http_peer import HttpPeer, Reply
+from tests.support.servers.redis import RedisServer
 
 BREAKER = {"failures": 3, "reset_after": "200ms"}
 
@@ -34,7 +35,7 @@ def fail(api: Api, times: int) -> None:
             api.call("get_user", username="ada")
 
 
-# -- retries
+# -- the retries
 
 
 def test_a_failed_get_is_tried_again_until_it_succeeds(api: Start, http_peer: HttpPeer) -> None:
@@ -146,7 +147,7 @@ def test_with_a_limit_for_each_try_a_hanging_one_leaves_time_for_the_next(api: S
     http_peer.release()
 
 
-# -- breaker
+# -- the breaker
 
 
 def test_failures_open_the_circuit_and_the_peer_is_left_alone(
@@ -163,6 +164,32 @@ def test_failures_open_the_circuit_and_the_peer_is_left_alone(
     assert http_peer.count() == 3
     assert made.front.actor.status()["circuit"] == "open"
     assert "breaker.opened" in [event.topic for event in heard]
+
+
+def test_calls_that_the_circuit_refuses_spend_nothing_of_the_rate_limit(
+    api: Start, http_peer: HttpPeer, redis: RedisServer
+) -> None:
+    http_peer.reply("*", status=500)
+    limit = {"requests": 5, "window": "1h"}
+    for number, url in enumerate((None, redis.url)):
+        made = api(f"frugal{number}", breaker={"failures": 2}, rate_limit=limit, redis_url=url)
+        fail(made, 2)
+        for _ in range(20):
+            with pytest.raises(CircuitOpen):
+                made.call("get_user", username="ada")
+        made.part("breaker").call("reset")
+        fail(made, 2)
+    assert http_peer.count() == 8
+
+
+def test_an_open_circuit_refuses_at_once_also_while_the_rate_limit_is_spent(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", status=500)
+    made = api(breaker={"failures": 2}, rate_limit={"requests": 2, "window": "20s"})
+    fail(made, 2)
+    began = time.monotonic()
+    with pytest.raises(CircuitOpen):
+        made.call("get_user", username="ada")
+    assert time.monotonic() - began < 0.2
 
 
 def test_after_recovery_the_next_call_works_without_a_restart(api: Start, http_peer: HttpPeer) -> None:
@@ -249,7 +276,7 @@ def test_a_hundred_callers_at_a_half_open_circuit_send_one_request(api: Start, h
     assert sum(isinstance(each, CircuitOpen) for each in outcomes) == 99
 
 
-# -- limiter
+# -- the limiter
 
 
 def test_the_limit_holds_and_a_call_that_cannot_be_served_in_time_is_refused_at_once(
