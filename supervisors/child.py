@@ -12,8 +12,8 @@ from config.secret import redact
 from runtime import clock, events
 from runtime.actor import Actor
 from runtime.introspect import ChildFacts
-from runtime.promise import AskTimeout
-from runtime.reasons import NOPROC, Crashed, ExitReason, Ignore, StartFailed, Stop, reason_of
+from runtime.promise import AskTimeout, Promise
+from runtime.reasons import NOPROC, Crashed, ExitReason, Ignore, reason_of
 from runtime.ref import Ref, spawn
 from runtime.scheduler import DEAD
 from runtime.signals import when_ended
@@ -22,6 +22,7 @@ from supervisors.spec import ChildSpec
 
 if TYPE_CHECKING:
     from runtime.clock import Timer
+    from supervisors.backoff import Backoff
 
 RUNNING, RESTARTING, PARKED, ABSENT = "running", "restarting", "parked", "undefined"
 _SHOWN = {PARKED: "failed", ABSENT: "stopped"}
@@ -77,7 +78,7 @@ class Child:
         self.restarts: dict[str, int] = {}  # by why the actor had ended: crashed, killed, exited
         self.attempts = 0  # restarts in a row, for the back-off
         self.since = time.time()  # unix seconds of the last change of state
-        self.up_since = clock.now()
+        self.up_since: float | None = None  # clock.now() of the last start, None once a back-off looked at it
         self.retry: Timer | None = None
         self.retry_at: float | None = None
         self.last_reason: ExitReason | None = None
@@ -99,6 +100,14 @@ class Child:
             self.retry = None
         self.retry_at = None
 
+    def next_delay_s(self, backoff: Backoff) -> float:
+        """Return the seconds to wait before the next attempt; long enough up, it begins anew. Never switches."""
+        if self.up_since is not None and clock.now() - self.up_since >= backoff.reset_after_s:
+            self.attempts = 0
+        self.up_since = None  # an attempt that fails was not up at all
+        self.attempts += 1
+        return backoff.delay_s(self.attempts)
+
     def __repr__(self) -> str:
         return f"<Child {self.label} {self.state}, {sum(self.restarts.values())} restarts>"
 
@@ -111,9 +120,9 @@ def start_child(supervisor: Ref, child: Child) -> ExitReason | None:
     except Ignore:
         child.set(ABSENT)
         return None
-    except (Stop, StartFailed) as error:
-        return error.reason
-    except Exception as error:  # noqa: BLE001 - an exception in a start function is the child's failed start, not ours
+    except BaseException as error:  # whatever leaves a start is the child's failure, a gevent.Timeout too
+        if supervisor.state == DEAD:  # but it is the supervisor itself that was killed while it waited
+            raise
         return reason_of(error)
     info = None
     if isinstance(started, tuple) and len(started) == 2:
@@ -123,6 +132,8 @@ def start_child(supervisor: Ref, child: Child) -> ExitReason | None:
         return None
     if not isinstance(started, Ref):
         return ExitReason("bad_start", started)
+    if started.parent is None:
+        adopt(supervisor, started, str(spec.id))
     child.set(RUNNING, started)
     child.info = info
     child.up_since = clock.now()
@@ -132,6 +143,19 @@ def start_child(supervisor: Ref, child: Child) -> ExitReason | None:
             "child.started", actor=started.name or started.path, path=started.path, incarnation=started.serial
         )
     return None
+
+
+def adopt(supervisor: Ref, ref: Ref, label: str) -> None:
+    """Take an actor that a start function started without a link for this supervisor's own. Never switches."""
+    ref.parent = supervisor
+    ref.label = ref.label or label
+    if ref.state == DEAD:
+        supervisor.hear_exit(ref, NOPROC)
+        return
+    ref.parent_linked = True
+    if supervisor.links is None:
+        supervisor.links = {}
+    supervisor.links[ref] = None
 
 
 def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
@@ -169,8 +193,7 @@ def count_restart(child: Child) -> None:
 
 
 def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
-    """Stop the child's actor by its shutdown protocol and return the reason with which it left; None when it had no
-    actor.
+    """Stop the child's actor by its shutdown protocol and return the reason with which it left, None without an actor.
 
     A child found dead left with the reason that its link told, or `noproc` when it had unlinked itself. Switches
     greenlets.
@@ -181,23 +204,41 @@ def stop_child(supervisor: Ref, child: Child) -> ExitReason | None:
         child.retry = None
     if ref is None:
         return None
+    ended = begin_to_stop(supervisor, ref, child.spec)
+    shutdown = child.spec.shutdown
+    if not isinstance(shutdown, str):
+        try:
+            ended.wait(shutdown)
+        except AskTimeout:
+            ref.kill()
+    reason: ExitReason = ended.wait()
+    let_go(supervisor, ref)
+    return reason
+
+
+def begin_to_stop(supervisor: Ref, ref: Ref, spec: ChildSpec) -> Promise:
+    """Tell a child to stop, or kill it at once; the promise gives the reason with which it left. Never switches.
+
+    From here on its end is heard by this promise and not by the link, which stays in place until `let_go` so that the
+    child still hears of it when its supervisor is killed meanwhile.
+    """
     if ref.state == DEAD:
-        return ref.reason if ref.parent_linked else NOPROC
+        gone = Promise()
+        gone.resolve(ref.reason if ref.parent_linked else NOPROC)
+        return gone
     ended = when_ended(ref)
-    if supervisor.links is not None:
-        supervisor.links.pop(ref, None)
     ref.parent_linked = False
-    if child.spec.shutdown == "brutal_kill":
+    if spec.shutdown == "brutal_kill":
         ref.kill()
     else:
         ref.shut_down(supervisor)
-        if child.spec.shutdown != "infinity":
-            try:
-                ended.wait(child.spec.shutdown)
-            except AskTimeout:
-                ref.kill()
-    reason: ExitReason = ended.wait()
-    return reason
+    return ended
+
+
+def let_go(supervisor: Ref, ref: Ref) -> None:
+    """Forget the link of a child that has been stopped. Never switches."""
+    if supervisor.links is not None:
+        supervisor.links.pop(ref, None)
 
 
 def facts_of(child: Child) -> ChildFacts:

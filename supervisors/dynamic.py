@@ -7,30 +7,29 @@ fine.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from runtime import clock
 from runtime.introspect import ChildFacts
 from runtime.promise import AskTimeout, Promise
-from runtime.reasons import NOPROC, ExitReason, StartFailed
+from runtime.reasons import ExitReason, StartFailed
 from runtime.ref import Ref
-from runtime.scheduler import DEAD
-from runtime.signals import when_ended
-from supervisors.child import ABSENT, RESTARTING, Child, facts_of
+from supervisors.child import ABSENT, RESTARTING, Child, begin_to_stop, facts_of, let_go
 from supervisors.errors import ChildStartFailed, NoSuchChild, NotForDynamic, TooManyChildren
-from supervisors.spec import ChildSpec, check_spec
+from supervisors.spec import DYNAMIC_STRATEGIES, ChildSpec, check_spec
 from supervisors.strategy import is_shutdown_error
 from supervisors.supervisor import Request, Supervisor
 
 
 class DynamicSupervisor(Supervisor):
-    """Starts empty.
+    """Starts empty; children are started by `start_dynamic`, at most `max_children` of them at a time (None: no limit).
 
-    Children are started by `start_dynamic`, at most `max_children` of them at a time (None: no limit).
+    A subclass may override `init`: flags with the strategy `simple_one_for_one` take exactly one spec, the template.
     """
+
+    strategies: ClassVar[Sequence[str]] = DYNAMIC_STRATEGIES
 
     def __init__(
         self,
@@ -43,17 +42,17 @@ class DynamicSupervisor(Supervisor):
     ) -> None:
         super().__init__(
             [] if template is None else [template],
+            strategy="one_for_one" if template is None else "simple_one_for_one",
             max_restarts=max_restarts,
             max_seconds=max_seconds,
             auto_shutdown=auto_shutdown,
         )
-        self.templated = template is not None
         self.max_children = max_children
         self.template: ChildSpec | None = None
         self.waiting: dict[Ref, Child] = {}  # children between two attempts, by the ref they had
 
     def check_specs(self, specs: Sequence[Any]) -> None:
-        if self.templated and len(specs) != 1:
+        if len(specs) != (self.flags.strategy == "simple_one_for_one"):
             raise StartFailed(ExitReason("bad_start_spec", list(specs)))
         super().check_specs(specs)
 
@@ -124,8 +123,9 @@ class DynamicSupervisor(Supervisor):
         child = self.by_ref.get(id) or self.waiting.get(id) if isinstance(id, Ref) else None
         if child is not None:
             return child.spec
-        if self.template is not None and id == self.template.id:
-            return self.template
+        template = self.template
+        if template is not None and (not id.is_alive() if isinstance(id, Ref) else id == template.id):
+            return template
         raise NoSuchChild(f"{id!r} is no child of {self.ref.path}")
 
     def do_which_children(self) -> list[tuple[Any, Any, str]]:
@@ -137,7 +137,7 @@ class DynamicSupervisor(Supervisor):
         supervisors = sum(c.spec.type == "supervisor" for c in children)
         return {
             "specs": 1 if self.template is not None else len(children),
-            "active": sum(ref.is_alive() for ref in self.by_ref),
+            "active": len(self.by_ref),  # as in OTP nobody asks each of them whether it is alive
             "supervisors": supervisors,
             "workers": len(children) - supervisors,
         }
@@ -155,51 +155,30 @@ class DynamicSupervisor(Supervisor):
     # -- stopping all at the same time
 
     def stop_all(self) -> None:
-        """Tell every child to stop, wait for all within one common time, kill the rest, report per reason."""
-        children = [(ref, child) for ref, child in self.by_ref.items()]
+        """Tell every child to stop, wait for all, kill each whose `shutdown` is over, report once per reason."""
+        children = list(self.by_ref.items())
         for waiting in self.waiting.values():
             waiting.set(ABSENT)
         self.by_ref, self.waiting = {}, {}
-        if not children:
-            return
-        left = [(child, self._let_go(ref, child)) for ref, child in children]
-        limit_s = max((c.spec.shutdown for _, c in children if isinstance(c.spec.shutdown, int | float)), default=None)
-        patient = any(c.spec.shutdown == "infinity" for _, c in children)
-        if not patient and limit_s is not None:
-            _wait_all([promise for _, promise in left], limit_s)
-            for ref, child in children:
-                if ref.state != DEAD and child.spec.shutdown != "infinity":
-                    ref.kill()
-        tally: Tally[ExitReason] = Tally()
-        offender: dict[ExitReason, Child] = {}
-        for child, promise in left:
+        began = clock.now()
+        left = [(ref, child, begin_to_stop(self.ref, ref, child.spec)) for ref, child in children]
+        timed = [
+            (child.spec.shutdown, ref, promise)
+            for ref, child, promise in left
+            if not isinstance(child.spec.shutdown, str)
+        ]
+        for limit_s, ref, promise in sorted(timed, key=lambda item: item[0]):
+            if not _ended_by(promise, began + limit_s):
+                ref.kill()
+        reported: dict[tuple[Any, ExitReason], list[Child]] = {}
+        for ref, child, promise in left:
             reason: ExitReason = promise.wait()
+            let_go(self.ref, ref)
             child.set(ABSENT)
             if is_shutdown_error(child.spec.restart, child.spec.shutdown == "brutal_kill", reason):
-                tally[reason] += 1
-                offender.setdefault(reason, child)
-        for reason, count in tally.items():
-            self.report_group(offender[reason], reason, count)
-
-    def _let_go(self, ref: Ref, child: Child) -> Promise:
-        """Begin to stop one child; the promise gives the reason with which it left."""
-        if ref.state == DEAD:
-            promise = Promise()
-            promise.resolve(ref.reason if ref.parent_linked else NOPROC)
-            return promise
-        promise = when_ended(ref)
-        if self.ref.links is not None:
-            self.ref.links.pop(ref, None)
-        ref.parent_linked = False
-        if child.spec.shutdown == "brutal_kill":
-            ref.kill()
-        else:
-            ref.shut_down(self.ref)
-        return promise
-
-    def report_group(self, child: Child, reason: ExitReason, count: int) -> None:
-        """Report the reason with which `count` children left when they were stopped. Never switches."""
-        self.report("shutdown_error", GroupOffender(child, count), reason)
+                reported.setdefault((child.spec.id, reason), []).append(child)
+        for (_, reason), group in reported.items():
+            self.report("shutdown_error", GroupOffender(group[0], len(group)), reason)
 
 
 class GroupOffender(Child):
@@ -222,14 +201,13 @@ def _with_args(template: ChildSpec, args: Iterable[Any]) -> ChildSpec:
     return spec
 
 
-def _wait_all(promises: Sequence[Promise], limit_s: float) -> None:
-    """Wait until all promises are settled, at most `limit_s` seconds. Switches greenlets."""
-    until = clock.now() + limit_s
-    for promise in promises:
-        try:
-            promise.wait(max(0.0, until - clock.now()))
-        except AskTimeout:
-            return
+def _ended_by(promise: Promise, until: float) -> bool:
+    """Wait for the end of a child until this instant and tell whether it came. Switches greenlets."""
+    try:
+        promise.wait(max(0.0, until - clock.now()))
+    except AskTimeout:
+        return False
+    return True
 
 
 def start_dynamic(supervisor: Ref, *args: Any) -> Any:

@@ -15,6 +15,10 @@ from supervisors.backoff import Backoff
 
 RESTARTS = ("permanent", "transient", "temporary")
 STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
+DYNAMIC_STRATEGIES = (
+    "simple_one_for_one",
+    "one_for_one",
+)  # with a template (OTP), with a full spec at each start (Elixir)
 TYPES = ("worker", "supervisor")
 AUTO_SHUTDOWNS = ("never", "any_significant", "all_significant")
 DEFAULT_WORKER_SHUTDOWN_S = 5.0
@@ -148,16 +152,18 @@ class Flags:
         self.max_seconds = max_seconds
         self.auto_shutdown = auto_shutdown
 
-    def check(self) -> None:
+    def check(self, strategies: Sequence[str] = STRATEGIES) -> None:
         """Raise `SpecError` for the first flag that is wrong. Never switches."""
-        if self.strategy not in STRATEGIES:
-            raise SpecError("invalid_strategy", self.strategy, _one_of(STRATEGIES))
+        if self.strategy not in strategies:
+            raise SpecError("invalid_strategy", self.strategy, _one_of(strategies))
         if not _is_integer(self.max_restarts) or self.max_restarts < 0:
             raise SpecError("invalid_intensity", self.max_restarts, "a whole number of restarts, 0 or more")
         if not _is_number(self.max_seconds) or self.max_seconds <= 0:
             raise SpecError("invalid_period", self.max_seconds, "a number of seconds above 0")
         if self.auto_shutdown not in AUTO_SHUTDOWNS:
             raise SpecError("invalid_auto_shutdown", self.auto_shutdown, _one_of(AUTO_SHUTDOWNS))
+        if self.strategy == "simple_one_for_one" and self.auto_shutdown != "never":  # as OTP does since release 26
+            raise SpecError("bad_combination", (("auto_shutdown", self.auto_shutdown), ("strategy", self.strategy)))
 
 
 def check_spec(spec: Any, auto_shutdown: str | None = None) -> ChildSpec:  # noqa: C901 - a ladder of short checks in OTP's order
@@ -166,6 +172,8 @@ def check_spec(spec: Any, auto_shutdown: str | None = None) -> ChildSpec:  # noq
         raise SpecError("invalid_child_spec", spec, "a ChildSpec")
     if spec.id is MISSING:
         raise SpecError("missing_id", expected="an id, unique among the children of this supervisor")
+    if not _is_hashable(spec.id):
+        raise SpecError("invalid_id", spec.id, "an id that can be a key of a dictionary")
     if spec.start is MISSING:
         raise SpecError("missing_start", expected="an actor class or a function that starts one")
     if not callable(spec.start):
@@ -174,10 +182,10 @@ def check_spec(spec: Any, auto_shutdown: str | None = None) -> ChildSpec:  # noq
         raise SpecError("invalid_restart_type", spec.restart, _one_of(RESTARTS))
     if not isinstance(spec.significant, bool):
         raise SpecError("invalid_significant", spec.significant, "true or false")
-    if spec.significant and spec.restart == "permanent":
-        raise SpecError("bad_combination", (("restart", "permanent"), ("significant", True)))
     if spec.significant and auto_shutdown == "never":
         raise SpecError("bad_combination", (("auto_shutdown", "never"), ("significant", True)))
+    if spec.significant and spec.restart == "permanent":
+        raise SpecError("bad_combination", (("restart", "permanent"), ("significant", True)))
     if spec.type not in TYPES:
         raise SpecError("invalid_child_type", spec.type, _one_of(TYPES))
     if spec.shutdown not in ("infinity", "brutal_kill") and (not _is_number(spec.shutdown) or spec.shutdown < 0):
@@ -207,6 +215,14 @@ def check_childspecs(specs: Iterable[Any], auto_shutdown: str | None = None) -> 
 
 def _one_of(words: Sequence[str]) -> str:
     return "one of " + ", ".join(words)
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_integer(value: Any) -> bool:

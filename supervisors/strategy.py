@@ -26,9 +26,5 @@ def is_reported(restart: str, reason: ExitReason) -> bool:
 
 def is_shutdown_error(restart: str, brutal: bool, reason: ExitReason) -> bool:
     """Tell whether the reason with which a child left when it was stopped is worth a report (OTP, `do_terminate/2`)."""
-    if reason.kind == "shutdown" and reason.detail is None and not brutal:
-        return False
-    if brutal and reason.kind == "killed":
-        return False
-    orderly = reason.kind == "normal" or (reason.kind == "shutdown" and reason.detail is not None)
-    return not (orderly and restart != "permanent")
+    expected = reason.kind == "killed" if brutal else reason.kind == "shutdown" and reason.detail is None
+    return not expected and not (reason.is_orderly and restart != "permanent")

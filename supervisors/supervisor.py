@@ -8,10 +8,12 @@ it: a delay before a restart (`backoff`), and parking a child supervisor that ga
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from config.secret import redact
+from regrow.protocol.errors import BadRequest
 from runtime import clock, events
 from runtime.actor import Actor
 from runtime.introspect import ChildFacts
@@ -40,8 +42,10 @@ from supervisors.errors import (
     NoSuchChild,
 )
 from supervisors.intensity import Intensity
-from supervisors.spec import ChildSpec, Flags, SpecError, check_childspecs, check_spec
+from supervisors.spec import STRATEGIES, ChildSpec, Flags, SpecError, check_childspecs, check_spec
 from supervisors.strategy import decide, is_reported, is_shutdown_error
+
+SHOWN_IDS = 10
 
 
 class Request:
@@ -75,6 +79,7 @@ class Supervisor(Actor):
     """
 
     supervises: ClassVar[bool] = True
+    strategies: ClassVar[Sequence[str]] = STRATEGIES
     fifo = True
     trap_exit = True
     timeout = None
@@ -109,11 +114,11 @@ class Supervisor(Actor):
 
     def on_start(self) -> None:
         made: Any = self.init()  # a subclass may return anything
-        if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Flags)):
+        if not (isinstance(made, tuple) and len(made) == 2):
             raise StartFailed(ExitReason("bad_return", made))
         self.flags, specs = made
         try:
-            self.check_flags(specs)
+            self.check_flags(self.flags)
         except SpecError as error:
             raise StartFailed(ExitReason("supervisor_data", error)) from None
         self.intensity = Intensity(self.flags.max_restarts, self.flags.max_seconds)
@@ -123,9 +128,11 @@ class Supervisor(Actor):
             raise StartFailed(ExitReason("start_spec", error)) from None
         self.start_initial(specs)
 
-    def check_flags(self, specs: Sequence[Any]) -> None:
+    def check_flags(self, flags: Any) -> None:
         """Raise `SpecError` for wrong flags. Never switches."""
-        self.flags.check()
+        if not isinstance(flags, Flags):
+            raise SpecError("invalid_type", flags, "Flags")
+        flags.check(self.strategies)
 
     def check_specs(self, specs: Sequence[Any]) -> None:
         """Raise `SpecError` for wrong specs. Never switches."""
@@ -164,7 +171,9 @@ class Supervisor(Actor):
             if child is not None and child.state in (RESTARTING, PARKED) and child.retry is None:
                 self.restart(child, counted=message.counted)
             return None
-        return super().on_receive(message)
+        # A stray message must not end a subtree: one that asks is refused, one that was told is dropped, and told of.
+        events.publish("message.unexpected", actor=self.ref.name or self.ref.path, kind=type(message).__name__)
+        raise BadRequest(f"{self.ref.path} is a supervisor and takes no message of type {type(message).__name__}")
 
     def on_exit(self, signal: Exit) -> None:
         child = self.by_ref.pop(signal.sender, None)
@@ -207,10 +216,7 @@ class Supervisor(Actor):
         """Restart after the child's back-off; until then it is `restarting`."""
         backoff = child.spec.backoff
         assert backoff is not None
-        if clock.now() - child.up_since >= backoff.reset_after_s:
-            child.attempts = 0
-        child.attempts += 1
-        delay_s = backoff.delay_s(child.attempts)
+        delay_s = child.next_delay_s(backoff)
         child.set(RESTARTING)
         child.why = f"restarts in {delay_s:.3g} s after {child.last_reason}"[:MAX_REASON_CHARS]
         self._retry_in(child, delay_s)
@@ -227,10 +233,7 @@ class Supervisor(Actor):
         """Keep a child that gave up as `failed`, and try again after a growing delay, without counting it."""
         park = child.spec.park
         assert park is not None
-        if clock.now() - child.up_since >= park.reset_after_s:
-            child.attempts = 0
-        child.attempts += 1
-        delay_s = park.delay_s(child.attempts)
+        delay_s = child.next_delay_s(park)
         child.set(PARKED)
         child.last_reason = reason
         child.why = f"gave up ({reason}), tries again in {delay_s:.3g} s"[:MAX_REASON_CHARS]
@@ -405,9 +408,9 @@ class Supervisor(Actor):
         except TypeError:  # an unhashable id
             child = None
         if child is None:
-            raise NoSuchChild(
-                f"{self.ref.path} has no child {id!r}, it has {', '.join(map(str, self.children)) or 'none'}"
-            )
+            known = ", ".join(map(str, itertools.islice(self.children, SHOWN_IDS))) or "none"
+            more = f" and {len(self.children) - SHOWN_IDS} more" if len(self.children) > SHOWN_IDS else ""
+            raise NoSuchChild(f"{self.ref.path} has no child {id!r}, it has {known}{more}")
         return child
 
     def must_rest(self, child: Child) -> None:
