@@ -52,7 +52,7 @@ class Job:
     #: when the statement is cut off: the caller's deadline or the operation's own timeout
     deadline: float
     queued_at: float
-    #: set by the connection while it works; called in the hub when the caller gives up
+    #: set by the connection while the statement runs; called in the hub when the caller gives up
     cut: Callable[[], object] | None = None
     #: how often it came back to the pool because a connection could not be made
     returns: int = 0
@@ -143,6 +143,7 @@ class Connection(Actor):
         self._connected = False
         self._failures = 0
         self._retry: clock.Timer | None = None
+        self._tick: clock.Timer | None = None
         self._opened_at = self._used_at = clock.now()
         # pool members that were opened together shall not all be replaced together
         self._lifetime_s = settings.max_lifetime_s * random.uniform(0.9, 1.0)
@@ -161,13 +162,15 @@ class Connection(Actor):
             self.state = "waiting"
             self.ref.post(Open())
         self._announce()
-        self.send_after(self.settings.check_interval_s, Tick())
+        self._tick = self.send_after(self.settings.check_interval_s, Tick())
 
     def on_stop(self) -> None:
+        self._end_timers()
         self.settings.engines.pop(self.index, None)
         self.engine.close()
 
     def on_failure(self, *_error: object) -> None:
+        self._end_timers()
         self.settings.engines.pop(self.index, None)
         self.engine.discard()
 
@@ -193,11 +196,16 @@ class Connection(Actor):
                 self._lose("the server ended the connection")
         elif isinstance(message, Tick):
             self._look_after()
-            self.send_after(self.settings.check_interval_s, Tick())
+            self._tick = self.send_after(self.settings.check_interval_s, Tick())
         elif not isinstance(message, Announce):
             return super().on_receive(message)
         self._announce()
         return None
+
+    def _end_timers(self) -> None:
+        for timer in (self._tick, self._retry):
+            if timer is not None:
+                timer.cancel()
 
     # -- one job
 
@@ -208,7 +216,6 @@ class Connection(Actor):
             return None
         self.state = "busy"
         self._working = True
-        job.cut = self._cut_by_caller
         try:
             return self._guarded(job)
         except RegrowError:
@@ -218,7 +225,6 @@ class Connection(Actor):
             self.engine.discard()
             raise
         finally:
-            job.cut = None
             self._working = False
             self._used_at = clock.now()
             if self.engine.is_open:
@@ -306,6 +312,7 @@ class Connection(Actor):
         timer = clock.after(left_s, self._cut, "deadline")
         last_resort = gevent.Timeout(left_s + GRACE_S)
         last_resort.start()
+        job.cut = self._cut_by_caller
         try:
             return self.engine.run(job.operation, job.rows, left_s)
         except Interrupted as error:
@@ -316,6 +323,7 @@ class Connection(Actor):
             self._lose(f"no answer {GRACE_S:g} s after a statement was cut off")
             raise self._cut_error(job) from None
         finally:
+            job.cut = None
             timer.cancel()
             last_resort.close()
             self._settle()

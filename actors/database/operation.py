@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
 from actors.database import sql, values
-from config.schema import Duration, Size
+from config.schema import PositiveDuration, Size, Table
 from regrow.protocol.errors import InvalidArguments, TooLarge
 
 Kind = Literal["query", "one", "value", "execute", "many"]
@@ -29,42 +29,42 @@ _CHANGING = frozenset({"INSERT", "UPDATE", "DELETE", "REPLACE", "MERGE"})
 Values = tuple[object, ...]
 
 
-class ParameterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One parameter: its type, what stands in for an absent one, and a line for whoever calls it."""
+class ParameterConfig(Table, frozen=True, kw_only=True):
+    """One parameter of a statement."""
 
     type: str = "any"
-    """What it is converted to; [] behind a type makes it a list."""
+    """What values it takes: any, int, float, decimal, text, bool, date, time, timestamp, uuid, bytes (as base64), json,
+    and lists of them such as "int[]". Null is always taken."""
     default: Any = msgspec.UNSET
-    """What is bound when the caller leaves it out; absent: the caller has to give it."""
+    """What stands in for an absent argument; without it the argument is required."""
     doc: str = ""
-    """What DESCRIBE says about it."""
+    """A line for whoever calls the operation."""
 
 
-class OperationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One statement with `:name` parameters and how its result is answered.
+class OperationConfig(Table, frozen=True, kw_only=True):
+    """One statement, called by its name; it is one transaction: unless it succeeds, nothing of it is kept."""
 
-    `query` answers a list of objects, `one` an object or null, `value` the first column of that row, `execute` and
-    `many` `{rowcount}`. An operation is one transaction: unless it succeeds, nothing of it is kept.
-    """
+    LATER: ClassVar[dict[str, str]] = {"statements": "transactions of several statements", "stream": "streamed rows"}
 
     sql: str
-    """The statement; :name marks a parameter."""
+    """One SQL statement; `:name` stands for a parameter, whose value is always bound and never becomes SQL."""
     kind: Kind = "query"
-    """The answer: query a list of objects, one an object or null, value a value, execute and many { rowcount }."""
+    """query answers a list of objects; one an object or null; value the first column of that row; execute {rowcount};
+    many takes `rows`, a list with one object of parameters for each row, and answers {rowcount}."""
     doc: str = ""
-    """What DESCRIBE says about it."""
-    params: dict[str, str | ParameterConfig] = {}
-    """By parameter: a type (date = "date", ids = "int[]") or { type, default, doc }; one not listed takes any value."""
-    timeout: Duration | None = None
-    """Shorter than the caller's deadline, if the statement must never take longer."""
+    """A line for whoever calls it."""
+    params: Annotated[dict[str, str | ParameterConfig], Meta(max_length=1000)] = msgspec.field(default_factory=dict)
+    """By parameter: a type, or a table with type, default and doc. One not listed is required and takes any value."""
+    timeout: PositiveDuration | None = None
+    """How long the statement may take, where the caller's deadline is later."""
     read_only: bool = False
-    """The database refuses writes; repeated once by itself when the connection was lost while it ran."""
+    """The database refuses writes, and the operation is repeated by itself when the connection broke while it ran."""
     isolation: Isolation | None = None
-    """The isolation level of its transaction; absent: the database's own default."""
+    """PostgreSQL's isolation level; absent: the server's default."""
     max_rows: Annotated[int, Meta(ge=1)] | None = None
-    """The most rows of its answer; absent: the integration's own."""
+    """In place of the integration's max_rows."""
     max_bytes: Size | None = None
-    """The most bytes of its answer; absent: the integration's own."""
+    """In place of the integration's max_bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,8 @@ class Pool(Actor):
 
     def on_stop(self) -> None:
         """Answer those in the line, whose statements never started, and cut off what runs."""
+        if self._impatience is not None:
+            self._impatience.cancel()
         name = self.settings.name
         for job in self._line:
             stopping = f"database {name} is stopping, operation {job.operation.name} was not started"

@@ -158,10 +158,12 @@ class SqliteEngine:
         self._busy = True
         result: AsyncResult[Any] = self._thread.spawn(_outcome, function, *args)
         try:
-            value, error = result.get()
+            outcome = result.get()
         finally:
             # a killed or timed out waiter leaves the thread busy until it notices; it is discarded by whoever waited
             self._busy = not result.ready()
+        assert outcome is not None
+        value, error = outcome
         if error is not None:
             raise error
         found: T = value

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +34,12 @@ OperationName = Annotated[str, Meta(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$", max_len
 
 class DatabaseConfig(Supervised, frozen=True, kw_only=True):
     """A pool of connections to one database, and the statements that may be run on it."""
+
+    LATER: ClassVar[dict[str, str]] = {
+        "depends_on": "waiting for a dependency",
+        "on_dependency_down": "waiting for a dependency",
+        "migrations": "regrow migrate",
+    }
 
     url: DatabaseUrl
     """postgresql://user:password@host/database (several hosts, target_session_attrs and sslmode as libpq has them) or
@@ -86,7 +91,7 @@ class DatabaseConfig(Supervised, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         problems: list[Exception] = []
         if self.is_sqlite:
-            if urllib.parse.urlsplit(self.url.reveal()).query:
+            if "?" in self.url.reveal():
                 problems.append(Problem("a sqlite url has no options: remove what follows the ?", key="url"))
             if self.password is not None:
                 problems.append(Problem("sqlite has no password", key="password"))
@@ -189,8 +194,7 @@ class _NewEngine:
 
 def _engine(name: str, config: DatabaseConfig, context: Context) -> _NewEngine:
     if config.is_sqlite:
-        file = urllib.parse.unquote(config.url.reveal().removeprefix("sqlite:///"))
-        path = context.config_dir / Path(file)
+        path = context.config_dir / Path(config.url.reveal().removeprefix("sqlite:///"))
         return _NewEngine(SqliteSettings(path, Setup(tuple(config.setup)), config.synchronous))
     return _NewEngine(
         PostgresSettings(

@@ -576,6 +576,7 @@ def test_no_thread_stays_behind(start_database: StartDatabase) -> None:
 # -- crashes
 
 
+@pytest.mark.allow_leaks("timer")  # a kill runs no hook of the actor, so its timers end by themselves
 def test_a_killed_connection_actor_answers_its_caller_and_leaves_no_connection(
     start_database: StartDatabase, postgres_database: PostgresDatabase
 ) -> None:
@@ -594,6 +595,7 @@ def test_a_killed_connection_actor_answers_its_caller_and_leaves_no_connection(
         _until_gone(other, pid)
 
 
+@pytest.mark.allow_leaks("timer")  # a kill runs no hook of the actor, so its timers end by themselves
 def test_a_new_front_finds_the_connections_of_the_old_one(start_database: StartDatabase, engine_url: str) -> None:
     from runtime.ref import spawn
 
