@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import zmq
 
-from regrow.client import EVENT, LINGER_MS, LINK_EVENTS, curve_keys, merge_arguments, set_client_options
+from regrow.client import EVENT, LINGER_MS, LINK_EVENTS, close_both, curve_keys, merge_arguments, set_client_options
 from regrow.protocol import exchange
 from regrow.protocol.codec import Codec
 from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, Unauthorized
@@ -258,7 +258,8 @@ class _Link:
         self.welcome = Welcome()
         self.pending: dict[bytes, asyncio.Future[Answer]] = {}
         self._loop = asyncio.get_running_loop()
-        self._lost: RegrowError | None = None
+        self._lost = False
+        self._key_refused = False
         self._closed = False
         self._pump_scheduled = False
         self._waiting_to_send: set[asyncio.Future[None]] = set()
@@ -268,7 +269,7 @@ class _Link:
             self._monitor = socket.get_monitor_socket(LINK_EVENTS)
             socket.connect(endpoint)
         except BaseException as error:
-            socket.close(0)
+            close_both(socket, 0)
             if isinstance(error, zmq.ZMQError):
                 raise ConnectionFailed(f"cannot connect to {endpoint}: {error}", started="no") from None
             raise
@@ -279,7 +280,7 @@ class _Link:
         self._schedule_pump()
 
     def is_sound(self) -> bool:
-        return self._lost is None and not self._closed
+        return not self._lost and not self._closed
 
     async def exchange(self, outgoing: Outgoing, request_id: bytes, wait_s: float, connect_timeout_s: float) -> Answer:
         """Send, and return the answer; tell the daemon when the caller does not wait for it any more."""
@@ -306,8 +307,8 @@ class _Link:
         """Send once there is a connection with room; raises `ConnectionFailed` (started=no) after `timeout_s`."""
         began = time.monotonic()
         while not self._send_now(frames):
-            if self._lost is not None:
-                raise self._lost if isinstance(self._lost, Unauthorized) else self._unreachable(began)
+            if self._lost:
+                raise self._loss() if self._key_refused else self._unreachable(began)
             room: asyncio.Future[None] = self._loop.create_future()
             self._waiting_to_send.add(room)
             try:
@@ -322,7 +323,7 @@ class _Link:
         return exchange.unreachable(self.endpoint, time.monotonic() - began)
 
     def _send_now(self, frames: list[bytes]) -> bool:
-        if self._closed or self._lost is not None:
+        if self._closed or self._lost:
             return False
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
@@ -347,12 +348,10 @@ class _Link:
             self._schedule_pump()
             return
         self._hear_monitor()
-        if self._lost is not None:
+        if self._lost:
             self._drain()
-            for future in self.pending.values():
-                if not future.done():
-                    future.set_exception(self._lost)
-        if self._waiting_to_send and (self._lost is not None or self._socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT):
+            self._fail_pending()
+        if self._waiting_to_send and (self._lost or self._socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT):
             for room in self._waiting_to_send:
                 if not room.done():
                     room.set_result(None)
@@ -370,6 +369,17 @@ class _Link:
                 future.set_result(answer)
         return False
 
+    def _loss(self) -> RegrowError:
+        if self._key_refused:
+            return Unauthorized(f"the daemon at {self.endpoint} does not know this client's key")
+        return exchange.link_lost(self.endpoint)
+
+    def _fail_pending(self) -> None:
+        for future in self.pending.values():
+            if not future.done():
+                # an exception of its own for each: they are raised in different tasks
+                future.set_exception(self._loss())
+
     def _hear_monitor(self) -> None:
         while True:
             try:
@@ -377,10 +387,8 @@ class _Link:
             except zmq.Again:
                 return
             event, _value = EVENT.unpack(frames[0])
-            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                self._lost = Unauthorized(f"the daemon at {self.endpoint} does not know this client's key")
-            elif self._lost is None:
-                self._lost = exchange.link_lost(self.endpoint)
+            self._key_refused = self._key_refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._lost = True
 
     def close(self, linger_ms: int) -> None:
         """End it: descriptors first, then the sockets; whoever waits hears that the connection is lost."""
@@ -389,13 +397,9 @@ class _Link:
         self._closed = True
         for descriptor in self._descriptors:
             self._loop.remove_reader(descriptor)
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(linger_ms)
-        self._lost = self._lost or exchange.link_lost(self.endpoint)
-        for future in self.pending.values():
-            if not future.done():
-                future.set_exception(self._lost)
+        close_both(self._socket, linger_ms)
+        self._lost = True
+        self._fail_pending()
         for room in self._waiting_to_send:
             if not room.done():
                 room.set_result(None)

@@ -265,7 +265,9 @@ class Client:
 
     def _take(self) -> _Connection:
         if self._pid != os.getpid():
-            self._reset()  # after a fork the parent's sockets must not even be closed here
+            # the sockets of before the fork are the parent's: here they must not be used, nor closed, nor collected
+            _OF_PARENTS.append((self._context, self._idle))
+            self._reset()
         if self._closed:
             raise ConnectionFailed("this client is closed, make a new one with regrow.connect", started="no")
         if not self._room.acquire(timeout=self.connect_timeout):
@@ -313,6 +315,7 @@ class _LinkLost(Exception):
     """The connection ended."""
 
 
+_OF_PARENTS: Final[list[object]] = []
 _NOTHING: Final = Answer("ACK", b"", {}, None)
 
 
@@ -333,7 +336,7 @@ class _Connection:
                 self._poll.register(one.getsockopt(zmq.FD), select.POLLIN)
             socket.connect(endpoint)
         except BaseException as error:
-            socket.close(0)
+            close_both(socket, 0)
             if isinstance(error, zmq.ZMQError):
                 raise ConnectionFailed(f"cannot connect to {endpoint}: {error}", started="no") from None
             raise
@@ -381,9 +384,7 @@ class _Connection:
         return not self._lost
 
     def close(self, linger_ms: int) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close(linger_ms)
+        close_both(self._socket, linger_ms)
 
     def _wait(self, limit: float) -> bool:
         """Wait until something happened to one of the sockets; False when `limit` passed."""
@@ -418,6 +419,14 @@ def set_client_options(socket: zmq.Socket[Any], keys: tuple[bytes, bytes, bytes]
         socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = keys
 
 
+def close_both(socket: zmq.Socket[Any], linger_ms: int) -> None:
+    """Close a socket and its monitor; a context waits for ever for one that was forgotten."""
+    monitor = socket.get_monitor_socket()  # the one there is
+    socket.disable_monitor()
+    monitor.close(0)
+    socket.close(linger_ms)
+
+
 def curve_keys(server_key: str, secret_key: str) -> tuple[bytes, bytes, bytes]:
     """Return server, public and secret key as ZeroMQ takes them; raises ValueError for what is no key."""
     server, secret = server_key.strip().encode(), secret_key.strip().encode()
@@ -426,10 +435,12 @@ def curve_keys(server_key: str, secret_key: str) -> tuple[bytes, bytes, bytes]:
     return server, zmq.curve_public(secret), secret
 
 
-def merge_arguments(args: Mapping[str, Any] | bytes | None, kwargs: Mapping[str, Any]) -> Mapping[str, Any] | bytes:
+def merge_arguments(
+    args: Mapping[str, Any] | bytes | None, kwargs: Mapping[str, Any]
+) -> Mapping[str, Any] | bytes | None:
     """Return the arguments of a call that were given as a mapping, as keywords, or both."""
     if args is None:
-        return kwargs
+        return kwargs or None
     if not kwargs:
         return args
     if isinstance(args, bytes):

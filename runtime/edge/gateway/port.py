@@ -217,13 +217,12 @@ class Port:
         if peer.outbox:
             self._queue(peer, frames)
             return
-        if not self._try(peer, frames):
-            if not peer.gone:
-                self._queue(peer, frames)
-                self._blocked[peer] = None
-                self._retry_later()
-        elif not self._pumping:
-            self.wake()
+        if not self._try(peer, frames) and not peer.gone:
+            self._queue(peer, frames)
+            self._blocked[peer] = None
+            self._retry_later()
+        if not self._pumping:
+            self.wake()  # also after a send that failed: it may have swallowed the signal all the same
 
     def _try(self, peer: Peer, frames: list[bytes]) -> bool:
         """Send now; False when the pipe is full or the peer is gone (which it then knows)."""

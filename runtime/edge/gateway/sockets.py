@@ -34,7 +34,7 @@ IPC_FOLDER: Final = "ipc"
 IPC_FILE: Final = "gateway.sock"
 #: what the kernel allows for the path of a unix socket, less the final zero
 MAX_IPC_PATH_BYTES: Final = 107
-HOUSEKEEPING_S: Final = 30.0
+HOUSEKEEPING_S: Final = 10.0
 LINGER_MS: Final = 500
 
 #: a key alone, or the line of it in a ZeroMQ certificate file
@@ -213,6 +213,7 @@ class GatewaySockets:
         self.service.memory.expire()
         for port in self._ports:
             port.forget_idle()
+            port.wake()  # a net below the signals of ZeroMQ, which come once
 
     # -- facts
 
