@@ -63,6 +63,7 @@ from runtime.edge.gateway.service import Identity
 from runtime.edge.health import Health
 from runtime.edge.http import Http
 from runtime.edge.http_routes import builtin_routes
+from runtime.edge.http_sys import add_sys_routes
 from runtime.edge.metrics import Metrics
 from runtime.edge.ports import BindFailed, PortTaken, holder_of
 from runtime.exports import exports_of
@@ -203,6 +204,7 @@ class Daemon:
         token = config.http.admin_token or write_admin_token(config.daemon.state_dir)
         metrics = Metrics(self.snapshot, version=VERSION)
         routes = builtin_routes(self.health, metrics, self.snapshot)
+        add_sys_routes(routes, lambda: self.root)
         doors = [
             ChildSpec("gateway", Gateway, args=(sockets,), name="gateway", measured=True),
             ChildSpec(
