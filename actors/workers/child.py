@@ -244,14 +244,19 @@ class Codec:
 
 
 def array_to_npy(array: Any) -> bytes:
-    """Return a numpy array in the .npy format; raises ValueError for arrays of objects, which would need pickle."""
+    """Return a numpy array in the .npy format, with one copy; raises ValueError for arrays of objects."""
     import io
 
+    import numpy as np
     from numpy.lib import format as npy
 
-    file = io.BytesIO()
-    npy.write_array(file, array, allow_pickle=False)
-    return file.getvalue()
+    if array.dtype.hasobject:
+        raise ValueError("an array of Python objects cannot be sent, it would need pickle")
+    head = io.BytesIO()
+    facts = npy.header_data_from_array_1_0(array)
+    npy.write_array_header_1_0(head, facts)
+    flat = array.T if facts["fortran_order"] else np.ascontiguousarray(array)
+    return b"".join((head.getvalue(), flat.reshape(-1).view(np.uint8).data))
 
 
 def array_from_npy(data: memoryview) -> Any:
