@@ -80,6 +80,8 @@ class Limiter(Actor):
 
     def on_stop(self) -> None:
         """Close the connections to Redis."""
+        if self._timer is not None:
+            self._timer.cancel()
         shared.close_quietly(self._table.shared)
 
     def on_receive(self, message: object) -> int | None:
