@@ -86,6 +86,11 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Rested:
+    """The pause after a failed attempt is over: the next job may try again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Look after the idle connection: age, health, surplus."""
 
@@ -194,6 +199,9 @@ class Connection(Actor):
         elif isinstance(message, Check):
             if self.engine.is_open and not self.engine.is_alive():
                 self._lose("the server ended the connection")
+        elif isinstance(message, Rested):
+            if self.state == "waiting":
+                self.state = "closed"
         elif isinstance(message, Tick):
             self._look_after()
             self._tick = self.send_after(self.settings.check_interval_s, Tick())
@@ -389,19 +397,22 @@ class Connection(Actor):
         was_open, self._connected = self._connected, False
         self.engine.discard()
         self.last_error = reason
-        self.state = "waiting"
+        # one that nobody keeps open is closed again; only an attempt that failed makes it wait for better times
+        self.state = "waiting" if self._kept or not was_open else "closed"
         if was_open:
             metrics.LOST.inc(self.settings.pool)
             events.publish("database.connection_lost", actor=self.settings.pool, connection=self.index, error=reason)
             self._announce(lost=True)
-        if not self._kept:
-            return
+        if self.state == "waiting":
+            self._try_again_later()
+
+    def _try_again_later(self) -> None:
         settings = self.settings
         pause_s = min(settings.backoff_max_s, settings.backoff_base_s * 2 ** min(self._failures, 16))
         self._failures += 1
         if self._retry is not None:
             self._retry.cancel()
-        self._retry = self.send_after(pause_s * random.uniform(0.75, 1.25), Open())
+        self._retry = self.send_after(pause_s * random.uniform(0.75, 1.25), Open() if self._kept else Rested())
 
     def _look_after(self) -> None:
         if not self.engine.is_open:

@@ -229,6 +229,9 @@ def test_after_a_restart_of_the_server_the_next_request_works(
     postgres_server.restart(mode)
 
     assert database.ask("one") == 1
+    # and the pool is as large as before
+    gevent.joinall([gevent.spawn(database.ask, "sleep", seconds=0.1) for _ in range(3)], raise_error=True)
+    assert database.status()["idle"] == 3
 
 
 def test_the_first_lost_connection_makes_the_others_look(
@@ -380,6 +383,12 @@ def test_a_reached_connection_limit_costs_no_caller_its_answer(
 
     assert [caller.value for caller in callers] == [""] * 6
     assert "too many connections" in database.status()["last_error"]
+    assert database.status()["idle"] == 2
+    with postgres_database.connect() as other:
+        other.execute("ALTER ROLE few CONNECTION LIMIT 6")
+    clock.sleep(0.3)  # the longest pause after one failed attempt, and some more
+    gevent.joinall([gevent.spawn(database.ask, "sleep", seconds=0.1) for _ in range(6)], raise_error=True)
+    assert database.status()["idle"] == 6
 
 
 def test_the_circuit_opens_on_a_dead_server_and_closes_after_its_return(
