@@ -202,7 +202,12 @@ class Checker:
             path = path.expanduser()
         except RuntimeError:
             raise ValueError("there is no such user's home") from None
-        return self.folder / path
+        return self._absolute(path)
+
+    def _absolute(self, path: Path) -> Path:
+        """The path under the configuration's folder, without `..` that every message would have to show."""
+        placed = self.folder / path
+        return placed.resolve() if ".." in placed.parts else placed
 
     def _plain(self, value: Any) -> Any:
         """The value of a key that accepts anything: ordinary texts, whose secrets are known to redact."""
@@ -236,7 +241,7 @@ class Checker:
     def _placed(self, default: Any) -> Any:
         """A default, with its relative paths under the configuration's folder as if they had been written there."""
         if isinstance(default, Path):
-            return self.folder / default
+            return self._absolute(default)
         if isinstance(default, DatabaseUrl):
             return type(default).parse(default.reveal(), self.folder)
         if isinstance(default, list):

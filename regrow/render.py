@@ -1,64 +1,118 @@
-"""The tree as text: one line an actor, for the banner and `regrow tree`; input is the JSON of `/tree`."""
+"""The tree and crash reports as text, for the banner, `regrow tree` and `regrow why`; input is the JSON of HTTP."""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 COLOURS = {"running": "32", "starting": "36", "waiting": "33", "restarting": "33", "suspended": "35", "failed": "31"}
-MAX_NOTE_CHARS = 100
+MAX_NOTE_CHARS = 160
 NOTE_KEYS = ("state", "circuit", "pid", "calls", "queue", "in_flight", "idle", "workers", "clients")
+ALIKE = 3
+"""So many siblings in a row that tell the same become one line."""
 
 
-def render_tree(root: Mapping[str, Any], *, colour: bool) -> str:
-    """Return the tree, an actor a line: name, state, restarts, waiting messages, and why where something is wrong."""
-    rows = [_row(prefix, node) for prefix, node in _walk(root)]
-    width = max(len(row[0]) for row in rows)
-    states = max(len(row[1]) for row in rows)
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a tree before its columns are aligned."""
+
+    name: str
+    state: str
+    facts: str
+
+
+def render_tree(root: Mapping[str, Any], *, colour: bool, collapse: bool = True) -> str:
+    """Return the tree, an actor a line: name, state, restarts, waiting messages, and why where something is wrong.
+
+    With `collapse`, members of a pool that tell the same share a line. Never switches.
+    """
+    rows = list(_rows(root, collapse))
+    width = max(len(row.name) for row in rows)
+    states = max(len(row.state) for row in rows)
     lines = []
-    for left, state, numbers, note in rows:
-        shown = state.ljust(states)
-        if colour and state in COLOURS:
-            shown = f"\x1b[{COLOURS[state]}m{shown}\x1b[0m"
-        lines.append(f"{left.ljust(width)}  {shown}  {numbers}{note}".rstrip())
+    for row in rows:
+        shown = row.state.ljust(states)
+        if colour and row.state in COLOURS:
+            shown = f"\x1b[{COLOURS[row.state]}m{shown}\x1b[0m"
+        lines.append(f"{row.name.ljust(width)}  {shown}  {row.facts}".rstrip())
     return "\n".join(lines)
 
 
-def _walk(root: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    todo: list[tuple[str, str, Mapping[str, Any]]] = [("", "", root)]
+def render_crash(report: Mapping[str, Any]) -> str:
+    """Return a crash report as text, without the parts that it does not have. Never switches."""
+    when = dt.datetime.fromtimestamp(report["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    who = f"{report['actor']} ({report['class']}, incarnation {report['incarnation']})"
+    lines = [
+        f"crash {report['crash_id']} of {who} at {when}",
+        f"  {report['reason']}: {report['message']}",
+        f"  while it handled: {report['last_message']}",
+    ]
+    if "traceback" in report:
+        lines.append(f"  {report['handled']} messages handled before, {report['mailbox']} waiting")
+        lines += [f"  {line}" for line in str(report["traceback"]).rstrip().splitlines()]
+    return "\n".join(lines)
+
+
+def _rows(root: Mapping[str, Any], collapse: bool) -> Iterator[Row]:
+    todo: list[tuple[str, str, Sequence[Mapping[str, Any]]]] = [("", "", [root])]
     while todo:
-        own, below, node = todo.pop()
-        yield own, node
-        children: Sequence[Mapping[str, Any]] = node.get("children", ())
-        for index in range(len(children) - 1, -1, -1):
-            last = index == len(children) - 1
-            todo.append((below + ("`- " if last else "|- "), below + ("   " if last else "|  "), children[index]))
+        own, below, alike = todo.pop()
+        yield _row(own, alike)
+        children: Sequence[Mapping[str, Any]] = alike[0].get("children", ())
+        groups = _groups(children) if collapse else [[child] for child in children]
+        for index in range(len(groups) - 1, -1, -1):
+            last = index == len(groups) - 1
+            todo.append((below + ("`- " if last else "|- "), below + ("   " if last else "|  "), groups[index]))
 
 
-def _row(prefix: str, node: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    name = str(node.get("path", "")).rpartition("/")[2]
+def _groups(children: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Put neighbours that tell the same together: leaves whose names differ in their number only."""
+    groups: list[list[Mapping[str, Any]]] = []
+    before: object = None
+    for child in children:
+        stem, number = re.fullmatch(r"(.*?)(\d*)", _name(child)).groups()  # type: ignore[union-attr]
+        same = (stem, child.get("state"), _facts(child)) if number and not child.get("children") else None
+        if same is not None and same == before:
+            groups[-1].append(child)
+        else:
+            groups.append([child])
+        before = same
+    return [part for group in groups for part in ([group] if len(group) >= ALIKE else [[child] for child in group])]
+
+
+def _row(prefix: str, alike: Sequence[Mapping[str, Any]]) -> Row:
+    node = alike[0]
+    name = _name(node)
     if node.get("kind") == "supervisor" and node.get("strategy"):
         name += f" ({node['strategy']})"
-    numbers = []
-    if node.get("restarts"):
-        numbers.append(f"{node['restarts']} restart{'s' if node['restarts'] != 1 else ''}")
-    if node.get("mailbox"):
-        numbers.append(f"{node['mailbox']} waiting")
-    return prefix + name, str(node.get("state", "")), ", ".join(numbers), _note(node, bool(numbers))
+    if len(alike) > 1:
+        name += f" .. {_name(alike[-1])}"
+    return Row(prefix + name, str(node.get("state", "")), _facts(node))
 
 
-def _note(node: Mapping[str, Any], follows: bool) -> str:
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node.get("path", "")).rpartition("/")[2]
+
+
+def _facts(node: Mapping[str, Any]) -> str:
+    """Say what is known of an actor, what is always told first: the long reason at the end may be cut."""
     parts = []
+    if node.get("restarts"):
+        parts.append(f"{node['restarts']} restart{'s' if node['restarts'] != 1 else ''}")
+    if node.get("mailbox"):
+        parts.append(f"{node['mailbox']} waiting")
+    detail = node.get("detail", {})
+    told = {key: detail[key] for key in NOTE_KEYS if key in detail and not isinstance(detail[key], dict | list)}
+    parts += [f"{key}={value}" for key, value in told.items() if (key, value) != ("state", node.get("state"))]
+    if node.get("omitted"):
+        parts.append(f"{node['omitted']} more children")
     if node.get("why"):
         parts.append(str(node["why"]))
     elif node.get("restarts") and node.get("last_reason"):
         since = dt.datetime.fromtimestamp(node.get("since", 0)).astimezone().strftime("%H:%M:%S")
-        parts.append(f"last: {node['last_reason']} ({since})")
-    detail = node.get("detail", {})
-    parts += [f"{key}={detail[key]}" for key in NOTE_KEYS if key in detail and not isinstance(detail[key], dict | list)]
-    if node.get("omitted"):
-        parts.append(f"{node['omitted']} more children")
-    text = "; ".join(parts)
-    text = text if len(text) <= MAX_NOTE_CHARS else text[: MAX_NOTE_CHARS - 3] + "..."
-    return f"{'; ' if follows and text else ''}{text}"
+        parts.append(f"since {since}, before: {node['last_reason']}")
+    text = ", ".join(parts)
+    return text if len(text) <= MAX_NOTE_CHARS else text[: MAX_NOTE_CHARS - 3] + "..."

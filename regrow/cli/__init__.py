@@ -1,4 +1,4 @@
-"""The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|describe|tree` with a daemon.
+"""The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|describe|tree|why` with a daemon.
 
 Read `__init__` (the arguments), `local` (commands on files), `remote` (commands that talk to a daemon), `values` (how
 `key=value` becomes an argument). Results go to stdout, everything said about them to stderr; exit statuses are in
@@ -72,10 +72,14 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     describe = commands.add_parser("describe", parents=[where], help="list actors, their methods and arguments")
     describe.add_argument("target", metavar="TARGET", nargs="?", help="only this actor")
     commands.add_parser("ping", parents=[where], help="tell whether the daemon answers, and its hub's lag")
-    tree = commands.add_parser("tree", parents=[where], help="show the supervision tree")
-    tree.add_argument(
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument(
         "--token", metavar="TOKEN", help="the HTTP read token (else REGROW_READ_TOKEN, else the daemon's own file)"
     )
+    tree = commands.add_parser("tree", parents=[where, reading], help="show the supervision tree")
+    tree.add_argument("--all", action="store_true", help="a line for each actor, also where many are alike")
+    why = commands.add_parser("why", parents=[where, reading], help="show what ails an actor, and how it crashed")
+    why.add_argument("target", metavar="NAME | CRASH", help="an actor's name or path, or the id of a crash")
 
 
 def _seconds(text: str) -> float:

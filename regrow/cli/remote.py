@@ -1,13 +1,15 @@
-"""The commands that talk to a running daemon: ask, tell, describe, ping, tree."""
+"""The commands that talk to a running daemon: ask, tell, describe, ping, tree, why."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import re
 import sys
 import tomllib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,13 +19,16 @@ import msgspec
 
 import regrow
 from regrow.cli import values
-from regrow.protocol.errors import ConnectionFailed, RegrowError, error_from_wire
+from regrow.protocol.errors import ConnectionFailed, NotFound, RegrowError, error_from_wire
 from regrow.protocol.exits import EX_FAILED, EX_OK, EX_UNREACHABLE, EX_USAGE
 
+# A person waits at the terminal: a daemon on this machine answers at once, or is not there.
+CONNECT_TIMEOUT_S = 2.0
 HTTP_TIMEOUT_S = 10.0
 MAX_TREE_BYTES = 256 << 20
 IPC_SOCKET = ("ipc", "gateway.sock")
 TOKEN_FILE = "admin.token"
+CRASH_ID = re.compile(r"c[0-9a-f]+-[0-9]+")
 
 
 class Place:
@@ -56,7 +61,7 @@ class Place:
 
     def connect(self) -> regrow.Client:
         """Return a client for this daemon."""
-        return regrow.connect(self.endpoint)
+        return regrow.connect(self.endpoint, connect_timeout=CONNECT_TIMEOUT_S)
 
     def token(self, explicit: str | None) -> str | None:
         """Return the HTTP token to use: the one given, the environment's, or the daemon's own from its state folder."""
@@ -189,17 +194,65 @@ def do_tree(options: argparse.Namespace) -> int:
     """Show the supervision tree, which the daemon serves over HTTP."""
     from regrow.render import render_tree
 
+    tree = _reader(options)("/tree")
+    if options.json:
+        print(json.dumps(tree))
+    else:
+        print(render_tree(tree, colour=_colour(), collapse=not options.all))
+    return EX_OK
+
+
+@_guarded
+def do_why(options: argparse.Namespace) -> int:
+    """Show an actor as it stands, and the crashes of it and of everything below it that the daemon remembers."""
+    from regrow.render import render_crash, render_tree
+
+    read = _reader(options)
+    if CRASH_ID.fullmatch(options.target):
+        report = read(f"/crashes/{options.target}")
+        print(json.dumps(report) if options.json else render_crash(report))
+        return EX_OK
+    node = _find(read("/tree"), options.target)
+    crashes = read(f"/crashes?{urllib.parse.urlencode({'actor': options.target})}")["crashes"]
+    if node is None and not crashes:
+        raise NotFound(f"there is no actor {options.target!r} and none of its crashes is remembered, see `regrow tree`")
+    last = read(f"/crashes/{crashes[0]['crash_id']}") if crashes else None
+    if options.json:
+        print(json.dumps({"actor": node, "last_crash": last, "crashes": crashes}))
+        return EX_OK
+    if node is not None:
+        print(render_tree(node, colour=_colour(), collapse=True))
+    print()
+    print("no crash of it is remembered" if last is None else render_crash(last))
+    for earlier in crashes[1:]:
+        print(render_crash(earlier))
+    return EX_OK
+
+
+def _find(root: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
+    """Return an actor's node; of a configured entry the supervisor, which stands above all of its parts."""
+    todo = [root]
+    while todo:
+        node = todo.pop(0)
+        if wanted in (node["name"], node["path"]):
+            return node
+        todo += node["children"]
+    return None
+
+
+def _reader(options: argparse.Namespace) -> Callable[[str], Any]:
+    """Return what reads a path of the daemon's HTTP edge as JSON; the daemon itself tells where that is."""
     place = Place(options)
     with place.connect() as client:
         base = client.welcome().http
     if base is None:
         raise ConnectionFailed("the daemon serves no HTTP, so its tree cannot be read")
-    tree = _get_json(f"{base}/tree", place.token(options.token))
-    if options.json:
-        print(json.dumps(tree))
-    else:
-        print(render_tree(tree, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
-    return EX_OK
+    token = place.token(options.token)
+    return lambda path: _get_json(base + path, token)
+
+
+def _colour() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def _get_json(url: str, token: str | None) -> Any:

@@ -1,4 +1,4 @@
-"""The built-in routes: health, metrics, and the tree.
+"""The built-in routes: health, metrics, the tree, and the crash reports that are remembered.
 
 `/livez` and `/readyz` answer everybody, so that probes need no token; what is wrong is told to those who may read.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from regrow.protocol.errors import NotFound
+from runtime import crashes
 from runtime.edge.health import Health
 from runtime.edge.http import Request, Response, Routes, json_response, text_response
 from runtime.edge.metrics import Metrics
@@ -16,6 +17,9 @@ from runtime.introspect import Node
 
 #: states of an actor that are worth a look when somebody asks what is wrong
 AILING = ("waiting", "restarting", "failed")
+
+#: what a list of crashes tells of each; the rest, its traceback above all, is in the report itself
+LISTED = ("crash_id", "actor", "path", "class", "incarnation", "at", "reason", "message", "last_message", "fingerprint")
 
 Tree = Callable[[], Node | None]
 
@@ -28,6 +32,8 @@ def builtin_routes(health: Health, metrics: Metrics, tree: Tree) -> Routes:
     routes.add("GET", "/metrics", lambda request: scrape(request, metrics), access="read")
     routes.add("GET", "/tree", lambda _request: json_response(_rooted(tree).to_json()), access="read")
     routes.add("GET", "/actors/{path...}", lambda request: one_actor(request, tree), access="read")
+    routes.add("GET", "/crashes", crash_list, access="read")
+    routes.add("GET", "/crashes/{id}", crash_report, access="read")
     return routes
 
 
@@ -58,6 +64,35 @@ def one_actor(request: Request, tree: Tree) -> Response:
         if wanted in (node.name, node.path):
             return json_response(node.to_json())
     raise NotFound(f"http: there is no actor {wanted[:200]!r}, /tree names them all")
+
+
+def crash_list(request: Request) -> Response:
+    """Answer with the crashes that are remembered, newest first; `?actor=NAME` keeps those of one actor and below it.
+
+    Never switches.
+    """
+    wanted = request.query().get("actor", [None])[-1]
+    found = [report for report in reversed(crashes.recent) if wanted is None or _concerns(report, wanted)]
+    listed = [{key: report[key] for key in LISTED if key in report} for report in found]
+    return json_response({"crashes": listed, "kept": crashes.KEPT})
+
+
+def crash_report(request: Request) -> Response:
+    """Answer with one crash report, found by its id. Never switches."""
+    wanted = request.params["id"]
+    for report in reversed(crashes.recent):
+        if report["crash_id"] == wanted:
+            return json_response(report)
+    raise NotFound(
+        f"http: no crash {wanted[:100]!r} is remembered, the last {crashes.KEPT} of this run are, /crashes lists them"
+    )
+
+
+def _concerns(report: dict[str, Any], wanted: str) -> bool:
+    """Tell whether a crash was this actor's, or that of one below it; a name of a configured entry is one above its
+    parts.
+    """
+    return any(report[key] == wanted or str(report[key]).startswith(f"{wanted}/") for key in ("actor", "path"))
 
 
 def _rooted(tree: Tree) -> Node:

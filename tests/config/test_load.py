@@ -134,7 +134,7 @@ def test_paths_start_from_the_folder_of_the_file_and_may_begin_at_home(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     assert loads('[daemon]\nstate_dir = "~/state"').daemon.state_dir == Path("/home/ada/state")
-    assert loads('[daemon]\nstate_dir = "../state"').daemon.state_dir == tmp_path / "../state"
+    assert loads('[daemon]\nstate_dir = "../state"').daemon.state_dir == tmp_path.resolve().parent / "state"
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def check(file: Path, environ: dict[str, str] | None = None) -> Config:
 def test_the_default_needs_no_server_and_no_variable() -> None:
     loaded = check(FOLDER / "default.toml")
     assert set(loaded.actors) == {"greeter"}
-    assert {name: entry.type for name, entry in loaded.integrations.items()} == {"ml": "python", "db": "database"}
+    types = {name: entry.type for name, entry in loaded.integrations.items()}
+    assert types == {"ml": "python", "db": "database", "catalog": "rest"}
     assert loaded.daemon.redis is None
     assert loaded.integrations["db"].config.url.reveal().startswith("sqlite:////")
 

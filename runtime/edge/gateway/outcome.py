@@ -65,5 +65,5 @@ def _error_body(body: dict[str, Any]) -> bytes:
 
 def _crash_answer(target: str, crash_id: str | None) -> ActorDown:
     """Return what the wire says of a crash: that it happened and where its record is, never the exception's text."""
-    where = ", `regrow why` shows the crash" if crash_id else ""
+    where = f", `regrow why {crash_id}` shows the crash" if crash_id else ""
     return ActorDown(f"{target} crashed while it worked on the request{where}", actor=target, crash_id=crash_id)
