@@ -59,8 +59,9 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     defines."""
     path: list[Path] = msgspec.field(default_factory=list)
     """Folders that are put in front of the workers' sys.path."""
-    python: str = ""
-    """The interpreter (3.11 or newer, with msgspec): a file, or a name found on PATH. Absent: the daemon's own."""
+    python: Path | None = None
+    """The interpreter's file, in a virtual environment or elsewhere; 3.11 or newer, with msgspec. Absent: the daemon's
+    own."""
     directory: Path | None = None
     """The workers' current folder. Absent: the daemon's."""
     env: Annotated[list[str], Meta(max_length=1000)] = msgspec.field(default_factory=list)
@@ -136,6 +137,7 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
                     f"queue_size ({self.queue_size}) is smaller than max_message ({self.max_message})", key="queue_size"
                 )
             )
+        problems += _missing(self)
         if problems:
             raise ExceptionGroup("python", problems)
         # As many as can die by one function before it is quarantined: all at once, or one after the other.
@@ -144,22 +146,28 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "max_restarts", fewest)
 
 
-def interpreter(python: str, config_dir: Path) -> str:
-    """Return the interpreter's file; a name with a slash starts from the configuration's folder. Never switches."""
-    if not python:
-        return sys.executable
-    file = shutil.which(config_dir / Path(python).expanduser() if "/" in python else python)
-    if file is None:
-        raise Problem(f"there is no program {python!r} that can be run", key="python")
-    return os.path.abspath(file)  # noqa: PTH100 - not resolved: a virtual environment is known by the link it is called by
+def _missing(config: PythonConfig) -> list[Problem]:
+    """Return what the configuration names and the machine does not have. Never switches."""
+    problems = [
+        Problem(f"there is no folder {folder}", key=f"path[{index}]")
+        for index, folder in enumerate(config.path)
+        if not folder.is_dir()
+    ]
+    if config.directory is not None and not config.directory.is_dir():
+        problems.append(Problem(f"there is no folder {config.directory}", key="directory"))
+    if config.python is not None and not (config.python.is_file() and os.access(config.python, os.X_OK)):
+        elsewhere = shutil.which(config.python.name)
+        hint = f"; {config.python.name} on PATH is {elsewhere}" if elsewhere else ""
+        problems.append(Problem(f"{config.python} is no program that can be run{hint}", key="python"))
+    return problems
 
 
-def settings_of(name: str, config: PythonConfig, context: Context) -> Settings:
+def settings_of(name: str, config: PythonConfig) -> Settings:
     """Return what the pool and its workers go by. Never switches."""
     limit = config.max_memory if config.limit_address_space else None
     return Settings(
         pool=name,
-        command=Command(interpreter(config.python, context.config_dir), config.directory, environment(config.env)),
+        command=Command(str(config.python or sys.executable), config.directory, environment(config.env)),
         setup=Setup(
             path=[str(folder) for folder in config.path],
             functions=list(config.functions),
@@ -188,9 +196,9 @@ def settings_of(name: str, config: PythonConfig, context: Context) -> Settings:
     )
 
 
-def plan(name: str, config: Any, context: Context) -> Plan:
+def plan(name: str, config: Any, _context: Context) -> Plan:
     """Plan the pool's part of the tree: its guards, its workers, then the front under its own name. Never switches."""
-    settings = settings_of(name, config, context)
+    settings = settings_of(name, config)
     guards = []
     if config.rate_limit is not None:
         rate = config.rate_limit

@@ -5,7 +5,8 @@ calls of `on_message` and, exactly once and last, `on_exit`; both are made in a 
 block for long.
 
 A process is the leader of its own session, so one signal reaches everything it started that has not left the session
-on purpose. What is left of the session when the process ends is killed.
+on purpose. What is left of the session when the process ends is killed. When the daemon itself is killed by SIGKILL, the
+kernel ends its workers; what these had started in turn then lives on, unless it notices that its parent is gone.
 """
 
 from __future__ import annotations

@@ -67,29 +67,30 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     assert len(caught.value.exceptions) == 3
 
 
-def test_the_interpreter_is_the_daemons_own_unless_it_is_named(tmp_path: Path) -> None:
-    assert python.interpreter("", tmp_path) == sys.executable
-    assert Path(python.interpreter("python3", tmp_path)).is_absolute()
+def test_the_interpreter_is_the_daemons_own_unless_it_is_named() -> None:
+    assert python.settings_of("ml", config()).command.python == sys.executable
 
 
-def test_an_interpreter_with_a_slash_starts_from_the_configurations_folder_and_keeps_its_link(tmp_path: Path) -> None:
-    (tmp_path / "venv").mkdir()
-    (tmp_path / "venv" / "python").symlink_to(sys.executable)
-    assert python.interpreter("venv/python", tmp_path) == str(tmp_path / "venv" / "python")
+def test_an_interpreter_keeps_its_link_by_which_a_virtual_environment_is_known(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    settings = python.settings_of("ml", config(python=tmp_path / "python"))
+    assert settings.command.python == str(tmp_path / "python")
 
 
-def test_an_interpreter_that_is_not_there_is_a_problem_of_its_key(tmp_path: Path) -> None:
-    (tmp_path / "not_executable").touch(mode=0o600)
-    for name in ("no-such-python", "./not_executable"):
-        with pytest.raises(Problem, match="there is no program") as caught:
-            python.interpreter(name, tmp_path)
-        assert caught.value.key == "python"
+def test_what_the_machine_does_not_have_is_a_problem_of_its_key(tmp_path: Path) -> None:
+    (tmp_path / "python3").touch(mode=0o600)
+    with pytest.raises(ExceptionGroup) as caught:
+        config(python=tmp_path / "python3", path=[tmp_path, tmp_path / "a"], directory=tmp_path / "b")
+    problems = {problem.key: str(problem) for problem in caught.value.exceptions if isinstance(problem, Problem)}
+    assert problems.keys() == {"python", "path[1]", "directory"}
+    assert problems["path[1]"] == f"there is no folder {tmp_path / 'a'}"
+    assert problems["python"].startswith(f"{tmp_path / 'python3'} is no program that can be run; python3 on PATH is /")
 
 
-def test_the_address_space_follows_the_memory_unless_it_is_turned_off(context: Context) -> None:
-    limited = python.settings_of("ml", config(max_memory=Size("1GiB")), context)
+def test_the_address_space_follows_the_memory_unless_it_is_turned_off() -> None:
+    limited = python.settings_of("ml", config(max_memory=Size("1GiB")))
     assert limited.setup.address_space == limited.max_memory == 1 << 30
-    free = python.settings_of("ml", config(max_memory=Size("1GiB"), limit_address_space=False), context)
+    free = python.settings_of("ml", config(max_memory=Size("1GiB"), limit_address_space=False))
     assert (free.setup.address_space, free.max_memory) == (None, 1 << 30)
 
 
@@ -98,8 +99,8 @@ def test_a_pool_survives_as_many_deaths_as_one_function_can_cause() -> None:
     assert config(workers=8, quarantine_deaths=3, max_restarts=50).max_restarts == 50
 
 
-def test_the_environment_of_workers_never_shows(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_workers_never_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGROW_TEST_TOKEN", "s3cr3t-s3cr3t")
-    settings = python.settings_of("ml", config(env=["REGROW_TEST_TOKEN"]), context)
+    settings = python.settings_of("ml", config(env=["REGROW_TEST_TOKEN"]))
     assert settings.command.environment["REGROW_TEST_TOKEN"] == os.environ["REGROW_TEST_TOKEN"]
     assert "s3cr3t" not in repr(settings)

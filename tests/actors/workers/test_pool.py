@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 import psutil
 import pytest
 
@@ -554,6 +556,23 @@ def test_a_start_that_dies_by_a_signal_each_time_is_told(pool: StartPool) -> Non
     running = pool(preload=["killed_always"])
     with pytest.raises(Unavailable, match="no worker of ml can start; ml/worker-1: its process was ended by SIGSEGV"):
         running.call("faulty:add", 1, 1)
+
+
+def test_an_interpreter_of_its_own_without_msgspec_is_told(pool: StartPool, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    running = pool(python=tmp_path / "venv" / "bin" / "python")
+    with pytest.raises(
+        Unavailable, match="exited with code 78; last on stderr: .* has no msgspec, which a worker needs"
+    ):
+        running.call("faulty:add", 1, 1)
+
+
+def test_the_workers_run_in_the_virtual_environment_that_is_named(pool: StartPool, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", symlinks=True)
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (site / "msgspec.pth").write_text(str(Path(msgspec.__file__).parents[1]))
+    running = pool(python=tmp_path / "venv" / "bin" / "python")
+    assert running.call("faulty:prefix") == str(tmp_path / "venv")
 
 
 def test_a_pool_recovers_once_its_module_is_mended(pool: StartPool, tmp_path: Path) -> None:

@@ -262,6 +262,10 @@ def facts() -> dict[str, Any]:
     }
 
 
+def prefix() -> str:
+    return sys.prefix
+
+
 def pid() -> int:
     return os.getpid()
 
