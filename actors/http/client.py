@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,28 +81,50 @@ class _Wire(local):
 _wire = _Wire()
 
 
-class _NotingHttp(HTTPConnection):
+class _Connection(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
         _wire.sent = True
         super().send(data)
 
+    def _new_conn(self) -> socket.socket:
+        # In place of urllib3's own, which leaves the socket open when a kill or a time limit ends the wait, and which
+        # gives each address of a name the whole time limit.
+        try:
+            addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, socket.gaierror(str(error))) from error
+        ends = time.monotonic() + (self.timeout or CONNECT_TIMEOUT_S)
+        failed: OSError = OSError("no address")
+        for family, kind, protocol, _, address in addresses:
+            dialled = socket.socket(family, kind, protocol)
+            try:
+                dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                dialled.settimeout(max(ends - time.monotonic(), 0.001))
+                dialled.connect(address)
+            except BaseException as error:
+                dialled.close()
+                if not isinstance(error, OSError):
+                    raise
+                failed = error
+            else:
+                return dialled
+        if isinstance(failed, TimeoutError):
+            raise urllib3.exceptions.ConnectTimeoutError(self, "timed out") from failed
+        raise urllib3.exceptions.NewConnectionError(self, "failed") from failed
 
-class _NotingHttps(HTTPSConnection):
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        _wire.sent = True
-        super().send(data)
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _NotingHttp
+    ConnectionCls = _Connection
 
 
 class _HttpsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _NotingHttps
+    ConnectionCls = _SecureConnection
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -17,7 +18,16 @@ from actors.resilience.cache import Lookup
 from actors.resilience.circuit import Barred
 from actors.resilience.classify import means_unavailable
 from actors.resilience.shelf import Kept
-from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, RegrowError, Unavailable
+from regrow.protocol.errors import (
+    ActorDown,
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArguments,
+    NotFound,
+    Overloaded,
+    RegrowError,
+    Unavailable,
+)
 from runtime import clock
 from runtime.actor import Actor
 from runtime.measure import Counter, Gauge
@@ -26,9 +36,12 @@ from runtime.names import whereis
 from runtime.promise import Promise
 
 FALLBACKS = Counter("fallbacks_total", "calls answered by something that stands in", ("actor", "kind"))
+REFUSED = Counter("bulkhead_refusals_total", "calls that found all workers busy and the queue full", ("actor",))
 CALLS = Gauge("bulkhead_calls", "calls that run, and calls that wait for a free worker", ("actor", "state"))
 
 LONGEST_KEY = 255
+GAVE_UP = Cancelled("the caller gave up", started="no")
+CRASHED = ActorDown("the worker crashed")
 
 
 class InFlight:
@@ -43,6 +56,16 @@ class InFlight:
         return f"<InFlight {sorted(self.by_lane)}>"
 
 
+class _Flight:
+    """Calls for the same answer, of which one asks and the others wait: a cold cache costs one request."""
+
+    __slots__ = ("followers", "leader")
+
+    def __init__(self, leader: Job) -> None:
+        self.leader = leader
+        self.followers: deque[Job] = deque()
+
+
 class Front(Actor):
     """One configured API as callers see it: its operations are its methods."""
 
@@ -52,6 +75,8 @@ class Front(Actor):
         self._settings = settings
         self._in_flight = in_flight
         self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)
+        self._flights: dict[str, _Flight] = {}
+        self._following = 0
         self._circuit = "closed"
         self._open_until = 0.0
         self._is_certain = False
@@ -72,9 +97,11 @@ class Front(Actor):
     def on_stop(self) -> None:
         """Answer everything that is still open, and close the idle connections."""
         for job in self._bulkhead.remove(lambda _: True):
-            job.promise.reject(
-                Unavailable(f"{self._settings.name} is stopping", actor=self._settings.name, retry_after_s=1.0)
-            )
+            job.promise.reject(self._stopping())
+        for flight in self._flights.values():
+            for job in flight.followers:
+                job.promise.reject(self._stopping())
+        self._flights.clear()
         for promise in list(self._in_flight.by_lane.values()):
             promise.cancel()
         self._settings.client.close()
@@ -84,7 +111,7 @@ class Front(Actor):
         return {
             "circuit": self._circuit,
             "running": len(self._in_flight.by_lane),
-            "waiting": len(self._bulkhead),
+            "waiting": len(self._bulkhead) + self._following,
             "concurrency": self._settings.concurrency,
             "host": self._settings.host,
         }
@@ -95,13 +122,7 @@ class Front(Actor):
         if operation is None:
             known = ", ".join(sorted(self._settings.operations)) or "none"
             raise NotFound(f"{self._settings.name} has no operation {call.method!r}, it has: {known}")
-        job = self._job(operation, operation.exported.check(call.args))
-        cache = None if job.key is None else whereis(f"{self._settings.name}/cache")
-        if cache is None or job.key is None:
-            self._dispatch(job)
-        else:
-            # Without a deadline of its own: the cache answers at once or dies.
-            cache.request(Lookup(job.key), Promise(callback=lambda found: self._looked_up(job, found)))
+        self._begin(self._job(operation, operation.exported.check(call.args)))
 
     def on_receive(self, message: object) -> None:
         """Hear of the circuit and of workers. Never switches."""
@@ -128,6 +149,14 @@ class Front(Actor):
         # From here on the call is answered through its promise, whatever happens.
         return Job(operation, settings.request(filled, headers), key, self.defer(), ends, keyed=bool(keyed))
 
+    def _begin(self, job: Job) -> None:
+        cache = None if job.key is None else whereis(f"{self._settings.name}/cache")
+        if cache is None or job.key is None:
+            self._dispatch(job)
+        else:
+            # Without a deadline of its own: the cache answers at once or dies.
+            cache.request(Lookup(job.key), Promise(callback=lambda found: self._looked_up(job, found)))
+
     def _looked_up(self, job: Job, found: Promise) -> None:
         kept = found.value if found.error is None else None
         if isinstance(kept, Kept):
@@ -135,7 +164,56 @@ class Front(Actor):
                 self._answer_from_cache(job, kept, "fresh")
                 return
             job.kept = kept
+        flight = None if job.key is None else self._flights.get(job.key)
+        if job.key is None or job.followed or job.operation.fresh_s <= 0 or job.promise.done:
+            self._dispatch(job)
+        elif flight is None:
+            self._flights[job.key] = flight = _Flight(job)
+            self._lead(flight, job)
+        elif self._has_room():
+            job.followed = True
+            self._following += 1
+            flight.followers.append(job)
+            self._count()
+        else:
+            self._fail(job, self._overloaded())
+
+    def _lead(self, flight: _Flight, job: Job) -> None:
+        flight.leader = job
+        # Until a worker has it: then giving up goes through the worker.
+        job.promise.on_abandon = lambda: self._led(job, GAVE_UP)
         self._dispatch(job)
+
+    def _led(self, job: Job, error: RegrowError | None) -> None:
+        """Let those go on that wait for this call's answer; a failure that is its own alone says nothing for them."""
+        flight = None if job.key is None else self._flights.get(job.key)
+        if job.key is None or flight is None or flight.leader is not job:
+            return
+        if isinstance(error, DeadlineExceeded | Cancelled | ActorDown):
+            while flight.followers:
+                self._following -= 1
+                heir = flight.followers.popleft()
+                if not heir.promise.done:
+                    self._lead(flight, heir)
+                    return
+        del self._flights[job.key]
+        self._following -= len(flight.followers)
+        for follower in flight.followers:
+            if follower.promise.done:
+                continue
+            if error is None:
+                self._begin(follower)
+            else:
+                self._fail(follower, error)
+        self._count()
+
+    def _has_room(self) -> bool:
+        """Tell whether one more call may wait for the answer of another; those that gave up make room."""
+        if self._following >= self._bulkhead.bound:
+            for flight in self._flights.values():
+                flight.followers = deque(job for job in flight.followers if not job.promise.done)
+            self._following = sum(len(flight.followers) for flight in self._flights.values())
+        return self._following < self._bulkhead.bound
 
     def _dispatch(self, job: Job) -> None:
         if job.promise.done:
@@ -175,11 +253,13 @@ class Front(Actor):
         job.promise.on_abandon = None
         if answer.error is None:
             job.promise.resolve(answer.value)
+            self._led(job, None)
         elif isinstance(answer.error, RegrowError):
             self._fail(job, answer.error)
         else:
             # In process a crash is its own exception; what it means to callers elsewhere is the gateway's to say.
             job.promise.reject(answer.error)
+            self._led(job, CRASHED)
         if self.ref.is_alive():
             if whereis(self._settings.worker_name(lane)) is None:
                 self._count()
@@ -204,7 +284,11 @@ class Front(Actor):
         self._count()
 
     def _fail(self, job: Job, error: RegrowError) -> None:
-        """Answer with what stands in, else with the error."""
+        """Answer with what stands in, else with the error; whoever waits for the same answer gets the same."""
+        self._answer_instead(job, error)
+        self._led(job, error)
+
+    def _answer_instead(self, job: Job, error: RegrowError) -> None:
         fallback = job.operation.fallback
         if fallback is None or not means_unavailable(error):
             job.promise.reject(error)
@@ -239,7 +323,11 @@ class Front(Actor):
         REFUSALS.inc(self._settings.name)
         self._fail(job, refusal(self._settings.name, Barred("open", max(0.0, left_s))))
 
+    def _stopping(self) -> Unavailable:
+        return Unavailable(f"{self._settings.name} is stopping", actor=self._settings.name, retry_after_s=1.0)
+
     def _overloaded(self) -> Overloaded:
+        REFUSED.inc(self._settings.name)
         return Overloaded(
             f"{self._settings.name}: {self._bulkhead.lanes} calls run and {self._bulkhead.bound} wait, "
             "come back later or raise concurrency",
@@ -249,7 +337,7 @@ class Front(Actor):
 
     def _count(self) -> None:
         self._running.value = len(self._in_flight.by_lane)
-        self._waiting.value = len(self._bulkhead)
+        self._waiting.value = len(self._bulkhead) + self._following
 
 
 def _idempotency_key(rule: KeyRule, args: dict[str, Any]) -> dict[str, str]:
@@ -270,3 +358,4 @@ def declare(integration: str) -> None:
         FALLBACKS.declare(integration, kind)
     for state in ("running", "waiting"):
         CALLS.declare(integration, state)
+    REFUSED.declare(integration)

@@ -118,6 +118,8 @@ class Job:
     ends: float
     keyed: bool = False
     kept: Kept | None = None
+    followed: bool = False
+    """It has waited for another call of the same answer already, and goes on its own from now on."""
 
     @property
     def stops(self) -> float:

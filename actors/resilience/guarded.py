@@ -15,7 +15,7 @@ from actors.resilience.circuit import Granted, Outcome
 from actors.resilience.classify import classify
 from actors.resilience.limiter import Admit, GiveBack
 from actors.resilience.policy import RetryPolicy
-from actors.resilience.retry import Again, GiveUp, decide
+from actors.resilience.retry import Again, GiveUp, RetryBudget, decide
 from regrow.protocol.errors import (
     ActorDown,
     DeadlineExceeded,
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 RETRIES = Counter("retries_total", "tries after the first one", ("actor",))
 GIVE_UPS = Counter("retry_give_ups_total", "failed calls by why no further try followed", ("actor", "reason"))
-GIVE_UP_REASONS = ("permanent", "unsafe", "spent", "deadline", "refused")
+GIVE_UP_REASONS = ("permanent", "unsafe", "spent", "deadline", "budget", "refused")
 
 # A part that crashed is back within its supervisor's first pause; for longer nobody waits for it.
 PART_PATIENCE_S = 2.0
@@ -64,6 +64,7 @@ class Guarded:
         self.limiter = limiter
         self.breaker = breaker
         self.patience_s = patience_s
+        self._budget = RetryBudget(retry.budget)
 
     def __repr__(self) -> str:
         return f"<Guarded {self.integration}>"
@@ -85,6 +86,7 @@ class Guarded:
         """
         retries = 0
         last: RegrowError | None = None
+        self._budget.call()
         while True:
             ticket, permit = self._admission(min(deadline, ends), last)
             started_at = clock.now()
@@ -110,6 +112,8 @@ class Guarded:
                 retry_after_s=last.retry_after_s,
                 remaining_s=min(deadline, ends) - now,
             )
+            if isinstance(decision, Again) and not self._budget.take(now):
+                decision = GiveUp("budget")
             if isinstance(decision, GiveUp):
                 GIVE_UPS.inc(self.integration, decision.why)
                 raise last

@@ -23,6 +23,10 @@ class RetryPolicy(Table, frozen=True, kw_only=True):
     jitter: Jitter = 0.25
     """The share by which a wait varies at random: 0.25 means from 75 % to 125 %."""
 
+    budget: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.2
+    """So many retries for each call, on average over all calls: an outage of the peer is not multiplied by retries. One
+    retry a second and ten in a row are always allowed."""
+
     def __post_init__(self) -> None:
         if self.max < self.base:
             raise Problem(f"max ({self.max}) is shorter than base ({self.base})", key="max")

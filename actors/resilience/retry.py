@@ -22,6 +22,35 @@ def delay_s(policy: RetryPolicy, retry: int, draw: Callable[[], float] = random.
     return min(plain * (1.0 + policy.jitter * (2.0 * draw() - 1.0)), float(policy.max))
 
 
+class RetryBudget:
+    """How many retries are left: `share` of one for each call, one a second, ten saved up at the most."""
+
+    SAVED = 10.0
+    PER_S = 1.0
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._left = self.SAVED
+        self._at = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"<RetryBudget {self._left:.1f} left, {self.share:g} for each call>"
+
+    def call(self) -> None:
+        """Count a first try. Never switches."""
+        self._left = min(self.SAVED, self._left + self.share)
+
+    def take(self, now: float) -> bool:
+        """Take one retry out of the budget; False when there is none. Never switches."""
+        if self._at < now:
+            self._left = min(self.SAVED, self._left + (now - self._at) * self.PER_S)
+            self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class Again:
     """Try again after `wait_s` seconds."""
@@ -31,7 +60,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Answer with the failure at hand; `why` is one of permanent, unsafe, spent, deadline."""
+    """Answer with the failure at hand; `why` is one of permanent, unsafe, spent, deadline, budget."""
 
     why: str
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import gc
 import gzip
+import shutil
 import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import gevent
 import pytest
@@ -286,7 +291,94 @@ def test_a_keep_alive_connection_that_the_peer_closed_meanwhile_is_replaced(
     assert get(client, http_peer.url + "/x")[1] == b"ok"
 
 
-def test_a_certificate_nobody_signed_is_refused(client: HttpClient, raw_peer: RawPeer) -> None:
+def test_a_name_with_several_addresses_is_tried_until_one_answers(
+    client: HttpClient, http_peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def several(host: str, port: int, *rest: int) -> object:
+        return [*real("127.0.0.1", free_port(), *rest), *real("127.0.0.1", port, *rest)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    http_peer.reply("GET /x", body=b"second")
+    assert get(client, f"http://several.example:{http_peer.port}/x") == (200, b"second")
+
+
+def test_a_connect_that_hangs_ends_at_its_own_time_limit_and_starts_nothing(
+    client: HttpClient, full_listener: int
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConnectionFailed, match="no connection to 127.0.0.1 within 1 s") as caught:
+        get(client, f"http://127.0.0.1:{full_listener}/x")
+    assert 0.9 < time.monotonic() - began < 2.0
+    assert caught.value.started == "no"
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_connect_that_is_cut_off_closes_its_socket(client: HttpClient, full_listener: int) -> None:
+    for _ in range(3):
+        with pytest.raises(TimedOut, match="no connection") as caught:
+            get(client, f"http://127.0.0.1:{full_listener}/x", limit_s=0.05)
+        assert caught.value.started == "no"
+    gc.collect()
+
+
+@pytest.fixture
+def full_listener() -> Iterator[int]:
+    """The port of a listener that accepts nobody and has no room for one more to wait."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = []
+        for _ in range(8):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(address)
+            waiting.append(one)
+        gevent.sleep(0.05)
+        yield address[1]
+        for one in waiting:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that nobody else signed, and its key, in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    command = [
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
+        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+    both = folder / "both.pem"
+    both.write_text(folder.joinpath("key.pem").read_text() + folder.joinpath("cert.pem").read_text())
+    return both
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_nobody_signed_is_refused_before_anything_is_sent(
+    client: HttpClient, raw_peer: RawPeer, self_signed: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed)
+    heard: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        try:
+            with context.wrap_socket(connection, server_side=True) as secured:
+                heard.append(secured.recv(65536))
+        except ssl.SSLError:
+            pass
+
+    raw_peer.behave(serve)
+    with pytest.raises(ConnectionFailed, match=r"certificate of 127\.0\.0\.1 is not trusted") as caught:
+        get(client, raw_peer.url.replace("http:", "https:") + "/x", headers={"Authorization": "Bearer t"})
+    assert (caught.value.started, caught.value.retryable) == ("no", False)
+    assert heard in ([], [b""])
+
+
+def test_a_peer_that_speaks_no_tls_is_a_connection_error(client: HttpClient, raw_peer: RawPeer) -> None:
     raw_peer.behave(garbage(b"this is no tls"))
     with pytest.raises(ConnectionFailed, match="TLS failed") as caught:
         get(client, raw_peer.url.replace("http:", "https:") + "/x")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.resilience.policy import RetryPolicy
-from actors.resilience.retry import Again, GiveUp, decide, delay_s
+from actors.resilience.retry import Again, GiveUp, RetryBudget, decide, delay_s
 from config.schema import PositiveDuration
 
 STEADY = RetryPolicy(jitter=0.0)
@@ -95,3 +95,18 @@ def test_no_decision_ever_waits_beyond_the_deadline_or_the_number_of_retries(
         assert decision.wait_s < remaining_s
         assert done < retries
         assert after is None or decision.wait_s >= after
+
+
+def test_retries_are_a_share_of_the_calls_however_many_fail() -> None:
+    budget = RetryBudget(0.2)
+    retries = 0
+    for _ in range(1000):
+        budget.call()
+        retries += budget.take(now=0.0)
+    assert 200 <= retries <= 211
+
+
+def test_a_quiet_integration_may_always_retry_once_a_second() -> None:
+    budget = RetryBudget(0.0)
+    assert sum(budget.take(0.0) for _ in range(100)) == 10
+    assert [budget.take(now) for now in (0.5, 1.5, 2.5, 2.6)] == [False, True, True, False]

@@ -7,10 +7,17 @@ import time
 import gevent
 import pytest
 
-from actors.http.front import FALLBACKS
+from actors.http.front import FALLBACKS, REFUSED
 from actors.resilience.cache import LOOKUPS
-from regrow.protocol.errors import CircuitOpen, ConnectionFailed, InvalidArguments, UpstreamError
-from tests.actors.rest.conftest import Start
+from regrow.protocol.errors import (
+    ActorDown,
+    CircuitOpen,
+    ConnectionFailed,
+    InvalidArguments,
+    Overloaded,
+    UpstreamError,
+)
+from tests.actors.rest.conftest import Start, outcome
 from tests.support.http_peer import HttpPeer
 
 CACHED = {"get_user": {"request": "GET /users/{username}", "cache": "5m"}}
@@ -52,6 +59,82 @@ def test_the_integrations_own_time_holds_for_operations_that_name_none(api: Star
     for name in ("a", "a", "limits", "limits"):
         made.call(name)
     assert [http_peer.count("GET /a"), http_peer.count("GET /limits")] == [1, 2]
+
+
+def test_a_thousand_callers_at_a_cold_cache_send_one_request(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"login": "ada"}, hold=True)
+    made = api(operations=CACHED)
+    calls = [made.begin("get_user", username="ada") for _ in range(1000)]
+    gevent.sleep(0.1)
+    assert made.front.actor.status()["waiting"] == 999
+    http_peer.release()
+    assert [outcome(call) for call in calls] == [{"login": "ada"}] * 1000
+    assert http_peer.count() == 1
+    assert made.front.actor.status()["waiting"] == 0
+
+
+def test_callers_who_wait_for_the_same_answer_are_bounded(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={}, hold=True)
+    made = api("crowd", operations=CACHED, queue=3)
+    calls = [made.begin("get_user", username="ada") for _ in range(6)]
+    http_peer.wait_for_requests(1)
+    http_peer.release()
+    outcomes = [outcome(call) for call in calls]
+    assert [type(each) for each in outcomes] == [dict] * 4 + [Overloaded] * 2
+    assert REFUSED.value("crowd") == 2
+
+
+def test_when_the_one_who_asks_fails_those_who_wait_for_the_answer_hear_the_same(
+    api: Start, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("*", status=500, hold=True)
+    made = api(operations=CACHED)
+    calls = [made.begin("get_user", username="ada") for _ in range(20)]
+    http_peer.wait_for_requests(1)
+    http_peer.release()
+    assert [type(outcome(call)) for call in calls] == [UpstreamError] * 20
+    assert http_peer.count() == 1
+
+
+def test_when_the_one_who_asks_gives_up_another_asks_for_those_who_wait(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"login": "ada"})
+    http_peer.reply("*", hold=True, times=1)
+    made = api(operations=CACHED)
+    first = made.begin("get_user", username="ada")
+    others = [made.begin("get_user", username="ada") for _ in range(3)]
+    http_peer.wait_for_requests(1)
+    first.cancel()
+    assert [outcome(call) for call in others] == [{"login": "ada"}] * 3
+    http_peer.release()
+
+
+def test_the_death_of_the_worker_that_asks_loses_nobody_who_waits(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"login": "ada"})
+    http_peer.reply("*", hold=True, times=1)
+    made = api(operations=CACHED, concurrency=1)
+    first = made.begin("get_user", username="ada")
+    others = [made.begin("get_user", username="ada") for _ in range(3)]
+    http_peer.wait_for_requests(1)
+    made.part("worker-1").kill()
+    assert isinstance(outcome(first), ActorDown)
+    assert [outcome(call) for call in others] == [{"login": "ada"}] * 3
+    assert http_peer.count() == 2
+    http_peer.release()
+
+
+def test_one_who_gives_up_while_it_waits_for_a_worker_leaves_nobody_waiting(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"login": "ada"})
+    http_peer.reply("GET /users/slow", hold=True)
+    made = api(operations=CACHED, concurrency=1)
+    slow = made.begin("get_user", username="slow")
+    http_peer.wait_for_requests(1)
+    first = made.begin("get_user", username="ada")
+    other = made.begin("get_user", username="ada")
+    first.cancel()
+    http_peer.release()
+    assert outcome(other) == {"login": "ada"}
+    outcome(slow)
+    assert made.call("get_user", username="ada") == {"login": "ada"}
 
 
 def test_errors_are_not_kept(api: Start, http_peer: HttpPeer) -> None:

@@ -139,6 +139,14 @@ def test_a_429_that_no_waiting_clears_is_not_tried_again(api: Start, http_peer: 
     assert (caught.value.retryable, http_peer.count()) == (False, 1)
 
 
+def test_an_outage_is_not_multiplied_by_retries(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", status=500)
+    made = api("thrifty", breaker={"failures": 10_000}, retry={"retries": 3, "base": "1ms", "max": "1ms"})
+    fail(made, 100)
+    assert 100 + 20 <= http_peer.count() <= 100 + 20 + 15
+    assert GIVE_UPS.value("thrifty", "budget") > 50
+
+
 def test_with_a_limit_for_each_try_a_hanging_one_leaves_time_for_the_next(api: Start, http_peer: HttpPeer) -> None:
     http_peer.reply("*", json={"ok": True})
     http_peer.reply("*", hold=True, times=1)
