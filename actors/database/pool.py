@@ -100,17 +100,19 @@ class Pool(Actor):
         self._line: deque[Job] = deque()
         self._running: set[Job] = set()
         self._impatience: clock.Timer | None = None
+        metrics.declare(settings.name, tuple(settings.operations))
+        self._shown = {state: metrics.CONNECTIONS.cell(settings.name, state) for state in metrics.STATES}
 
     # -- hooks
 
     def on_start(self) -> None:
         """Look for connections that are there already; whoever works announces itself when it is done."""
-        metrics.declare(self.settings.name, tuple(self.settings.operations))
+        for state, cell in self._shown.items():
+            cell.value = len(self._slots) if state == "absent" else 0
         for slot in self._slots:
             ref = whereis(self.settings.connection_name(slot.index))
             if ref is not None:
                 ref.post(Announce())
-        self._show()
 
     def on_stop(self) -> None:
         """Answer those in the line, whose statements never started, and cut off what runs."""
@@ -131,7 +133,8 @@ class Pool(Actor):
         """Forget a connection actor that ended; its successor will report."""
         for slot in self._slots:
             if slot.ref is down.ref:
-                slot.ref, slot.state, slot.connected = None, "absent", False
+                slot.ref, slot.connected = None, False
+                self._turn(slot, "absent")
         self._hand_out()
 
     def status(self) -> dict[str, Any]:
@@ -223,7 +226,7 @@ class Pool(Actor):
         if report.version is not None:
             self.version = report.version
         if report.taken == slot.given:
-            slot.state = report.state
+            self._turn(slot, report.state)
 
     def _free(self) -> Slot | None:
         closed: Slot | None = None
@@ -265,12 +268,11 @@ class Pool(Actor):
                 break
         if line and self._impatience is None:
             self._impatience = self.send_after(max(0.0, line[0].queued_at + patience_s - now), Impatient())
-        self._show()
 
     def _give(self, slot: Slot, job: Job, now: float) -> None:
         assert slot.ref is not None
         metrics.WAIT.observe(now - job.queued_at, self.settings.name)
-        slot.state = "busy"
+        self._turn(slot, "busy")
         slot.given += 1
         self._running.add(job)
         # the connection's own deadline leaves room for cutting the statement off and waiting for the server's word
@@ -334,10 +336,10 @@ class Pool(Actor):
         self._line = deque(job for job in self._line if not job.promise.done)
         return len(self._line) > self.settings.queue
 
-    def _show(self) -> None:
-        states = [slot.state for slot in self._slots]
-        for state in metrics.STATES:
-            metrics.CONNECTIONS.set(states.count(state), self.settings.name, state)
+    def _turn(self, slot: Slot, state: str) -> None:
+        self._shown[slot.state].value -= 1
+        self._shown[state].value += 1
+        slot.state = state
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -17,7 +17,7 @@ import logging
 import select
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import gevent
 import psycopg
@@ -25,6 +25,7 @@ from gevent.monkey import get_original
 from psycopg import capabilities, errors, generators, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader, PyFormat, Transformer
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.waiting import Ready, Wait
 
 from actors.database.engine import (
     MAX_TEXT_CHARS,
@@ -42,6 +43,10 @@ from actors.database.values import Numeric, base64_of, float_of, iso_timestamp, 
 from config.secret import Secret, redact
 from regrow.protocol.errors import DatabaseError, TooLarge
 
+T = TypeVar("T")
+#: libpq's way to a result: yields what it waits for, is sent what is ready
+Steps: TypeAlias = Generator[Any, Any, T]
+
 CHUNK_ROWS = 64
 #: chunks need libpq 17; with an older one rows come one by one
 CHUNKED = capabilities.has_stream_chunked()
@@ -55,6 +60,9 @@ MAX_PREPARED = 200
 SETUP_LOCK = 0x72656772
 
 _WITH_ROWS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE)
+_hub = gevent.get_hub()
+_EVENTS = {Wait.R: 1, Wait.W: 2, Wait.RW: 3}
+_READY = {Wait.R: Ready.R, Wait.W: Ready.W, Wait.RW: Ready.RW}
 _CANCELED = "57014"
 _ENDING = ("57P01", "57P02", "57P03", "57P05", "08", "25P03")
 _OPEN_STATEMENT = """
@@ -89,6 +97,7 @@ class PostgresEngine:
     def __init__(self, settings: PostgresSettings) -> None:
         self.settings = settings
         self._connection: psycopg.Connection[Any] | None = None
+        self._watchers: dict[Wait, Any] = {}
         self._adapters = _adapters(settings.numeric)
         self._poll = get_original("select", "poll")()
         # milliseconds, 0 is none: what the administrator allows at most, and what this session has now
@@ -142,6 +151,8 @@ class PostgresEngine:
         finally:
             late.close()
         self._connection = connection
+        loop = _hub.loop
+        self._watchers = {wait: loop.io(connection.pgconn.socket, events) for wait, events in _EVENTS.items()}
         self._uses.clear()
         self._prepared.clear()
         self._poll = get_original("select", "poll")()
@@ -194,6 +205,9 @@ class PostgresEngine:
 
     def discard(self) -> None:
         connection, self._connection = self._connection, None
+        for watcher in self._watchers.values():
+            watcher.close()
+        self._watchers = {}
         _drop(connection)
 
     # -- statements
@@ -221,16 +235,14 @@ class PostgresEngine:
     def _single(self, operation: Operation, values: Values) -> Any:
         connection = self._open_connection()
         try:
-            return connection.wait(self._statement(connection, operation, values))
+            return self._wait(self._statement(connection, operation, values))
         except (TooLarge, DatabaseError):
             if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 connection.cancel_safe(timeout=CUT_OFF_S)
-                connection.wait(_drained(connection.pgconn))
+                self._wait(_drained(connection.pgconn))
             raise
 
-    def _statement(
-        self, connection: psycopg.Connection[Any], operation: Operation, values: Values
-    ) -> Generator[Any, Any, Any]:
+    def _statement(self, connection: psycopg.Connection[Any], operation: Operation, values: Values) -> Steps[Any]:
         pgconn = connection.pgconn
         transformer = Transformer(connection)
         buffers = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
@@ -275,7 +287,7 @@ class PostgresEngine:
 
     def _prepared_name(
         self, connection: psycopg.Connection[Any], operation: Operation, types: tuple[int, ...]
-    ) -> Generator[Any, Any, bytes | None]:
+    ) -> Steps[bytes | None]:
         """The name under which the server knows this statement, after some uses; a dictionary of bounded size."""
         key = (operation.text, types)
         name = self._prepared.get(key)
@@ -321,8 +333,22 @@ class PostgresEngine:
             self._timeout_set_ms = wanted
 
     def _command(self, text: str) -> None:
-        connection = self._open_connection()
-        connection.wait(_command(connection.pgconn, text.encode()))
+        self._wait(_command(self._open_connection().pgconn, text.encode()))
+
+    def _wait(self, steps: Steps[T]) -> T:
+        """Run libpq's steps, sleeping on the socket in between.
+
+        The driver's own way makes a poll object for each sleep, which is a tenth of a short statement's cost.
+        """
+        watchers = self._watchers
+        try:
+            wanted = next(steps)
+            while True:
+                _hub.wait(watchers[wanted])
+                wanted = steps.send(_READY[wanted])
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
     def _roll_back(self) -> None:
         connection = self._connection
@@ -422,14 +448,14 @@ def conninfo_of(url: Secret) -> dict[str, Any]:
         ) from None
 
 
-def _command(pgconn: pq.abc.PGconn, text: bytes) -> Generator[Any, Any, None]:
+def _command(pgconn: pq.abc.PGconn, text: bytes) -> Steps[None]:
     pgconn.send_query_params(text, None)
     for result in (yield from generators.execute(pgconn)):
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)
 
 
-def _drained(pgconn: pq.abc.PGconn) -> Generator[Any, Any, None]:
+def _drained(pgconn: pq.abc.PGconn) -> Steps[None]:
     while (yield from generators.fetch(pgconn)) is not None:
         pass
 
