@@ -21,7 +21,7 @@ from runtime.promise import Future, Promise, deadline_error
 from runtime.reasons import NORMAL, ExitReason
 from runtime.ref import DEFAULT_MAILBOX, Ref, StopRequest, spawn
 from runtime.signals import Down, Exit
-from runtime.sys import extras_of
+from runtime.sys import URGENT, extras_of
 
 __all__ = ["Actor", "Exported", "exported"]
 
@@ -138,6 +138,8 @@ class Actor(pykka.Actor):
             ref.post(message)
         else:
             ref.mailbox.appendleft((message, None))
+            if ref.extras is not None:
+                ref.extras.arrived_first()
             ref.wake_up()
 
     def idle_after(self, delay_s: float) -> None:
@@ -278,6 +280,7 @@ def _handle_proxy_set(ref: Ref, message: pykka_messages.ProxySetAttr) -> None:
     setattr(_walk(ref.actor, tuple(parents)), name, message.value)
 
 
+URGENT.add(StopRequest)
 scheduler.SPECIAL.update(
     {
         Call: _handle_call,

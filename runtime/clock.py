@@ -58,6 +58,9 @@ class Wheel:
         self._heap: list[int] = []
 
     def after(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Timer:
+        if delay_s == math.inf:  # a timer that never fires, and is in nobody's way
+            never: dict[Timer, None] = {}
+            return Timer(never, callback, args)
         now_s = self._read()
         tick = math.ceil((now_s + delay_s) * self._per_s - 1e-6)
         slot = self._slots.get(tick)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from config.secret import redact
 from runtime import clock
 from runtime.messages import Call
-from runtime.reasons import Crashed
+from runtime.reasons import Crashed, text_of
 
 if TYPE_CHECKING:
     from runtime.ref import Ref
@@ -39,7 +39,7 @@ def crash_report(ref: Ref, reason: Crashed, message: Any) -> dict[str, Any]:
         "class": ref.actor_class.__name__,
         "incarnation": ref.serial,
         "reason": type(error).__name__,
-        "message": redact(str(error))[:MAX_TEXT_CHARS],
+        "message": redact(text_of(error))[:MAX_TEXT_CHARS],
         "traceback": redact(text)[-MAX_TRACEBACK_CHARS:],
         "fingerprint": _fingerprint(error),
         "ancestors": _ancestors(ref),

@@ -117,14 +117,16 @@ class Promise:
             owner, self.owner = self.owner, None
             if owner.deferred is not None:
                 owner.deferred.discard(self)
+        if self.waiter is not None:
+            _run_callback(wake, self)
         if self.callback is not None:
             call_back(self)
-        elif self.waiter is not None:
-            _run_callback(wake, self)
 
     def wait(self, timeout_s: float | None = None) -> Any:
         """Return the value or raise the error; `AskTimeout` after `timeout_s` seconds. Switches greenlets."""
-        if not self.done:
+        if not self.done and (self.waiter is not None or self.callback is not None):
+            self._wait_beside_others(timeout_s)
+        elif not self.done:
             timer = None
             if timeout_s is not None:
                 timer = clock.after(timeout_s, self._stop_waiting)
@@ -137,10 +139,41 @@ class Promise:
                 if timer is not None:
                     timer.cancel()
             if not self.done:
-                raise AskTimeout(f"no answer within {timeout_s:g} s", started="yes" if self.started else "unknown")
+                raise self._no_answer(timeout_s)
         if self.error is not None:
             raise self.error
         return self.value
+
+    def _wait_beside_others(self, timeout_s: float | None) -> None:
+        """Wait for a promise that somebody else waits for too."""
+        waiting: list[Any] = [getcurrent()]
+        before = self.callback
+
+        def go_on() -> None:
+            if waiting:
+                waiting.pop().switch()
+
+        def settled(promise: Promise) -> None:
+            _run_callback(go_on)
+            if before is not None:
+                before(promise)
+
+        self.callback = settled
+        timer = None if timeout_s is None else clock.after(timeout_s, go_on)
+        try:
+            while waiting:
+                _hub_switch()
+        finally:
+            waiting.clear()
+            if self.callback is settled:
+                self.callback = before
+            if timer is not None:
+                timer.cancel()
+        if not self.done:
+            raise self._no_answer(timeout_s)
+
+    def _no_answer(self, timeout_s: float | None) -> AskTimeout:
+        return AskTimeout(f"no answer within {timeout_s or 0.0:g} s", started="yes" if self.started else "unknown")
 
     def _stop_waiting(self) -> None:
         waiter, self.waiter = self.waiter, None

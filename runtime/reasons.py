@@ -66,7 +66,7 @@ class Crashed(ExitReason):
         return id(self.detail)
 
     def __str__(self) -> str:
-        return f"crashed: {type(self.detail).__name__}: {self.detail}"
+        return f"crashed: {type(self.detail).__name__}: {text_of(self.detail)}"
 
 
 NORMAL: Final = ExitReason("normal")
@@ -74,6 +74,14 @@ SHUTDOWN: Final = ExitReason("shutdown")
 KILL: Final = ExitReason("kill")
 KILLED: Final = ExitReason("killed")
 NOPROC: Final = ExitReason("noproc")
+
+
+def text_of(error: BaseException) -> str:
+    """Return the exception's text; a user's exception whose own text fails must harm nobody. Never switches."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the user's own code runs here
+        return "its text cannot be made"
 
 
 def Shutdown(detail: object) -> ExitReason:  # noqa: N802 - reads as the constructor of a reason, like Crashed

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pykka
+from gevent import spawn_raw
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from regrow.protocol.errors import Cancelled, RegrowError
 from runtime import clock, events, names, scheduler
 from runtime.messages import Call, WithHeader
-from runtime.promise import ActorDied, ActorUnavailable, Future, MailboxFull, Promise
+from runtime.promise import ActorDied, ActorUnavailable, AskTimeout, Future, MailboxFull, Promise
 from runtime.reasons import KILL, KILLED, NORMAL, SHUTDOWN, Crashed, ExitReason, StartFailed, Stop, reason_of
 from runtime.scheduler import (
     ALIVE,
@@ -50,6 +51,7 @@ DEFAULT_MAILBOX = 10_000
 RETRY_AFTER_S = 0.1
 
 _serials = itertools.count(1)
+_dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, and that have not happened yet
 _STATES = {STARTING: "starting", ALIVE: "running", SUSPENDED: "suspended", DEAD: "dead"}
 
 
@@ -288,30 +290,25 @@ class Ref(pykka.ActorRef[Any]):
     def _from_foreign_thread(
         self, function: Callable[..., object], message: Any, promise: Promise | None
     ) -> _ThreadBox:
+        if promise is None:
+            return _enter_hub_thread(function, message, None)
         box = _ThreadBox()
 
         def enter() -> None:
             try:
                 function(message, promise)
+                promise.expire_at_deadline()
             except BaseException as error:  # noqa: BLE001 - carried over to the thread that called
-                box.put(None, error)
-            else:
-                if promise is None:
-                    box.put(None, None)
+                promise.reject(error)
 
-        if promise is not None:
-            promise.callback = lambda settled: box.put(settled.value, settled.error)
+        promise.callback = lambda settled: box.put(settled.value, settled.error)
         run_callback_threadsafe(enter)
         return box
 
     def _ask_from_foreign_thread(self, message: Any, block: bool, timeout: float | None) -> Any:
         promise = Promise(deadline=None if timeout is None else clock.now() + timeout)
         box = self._from_foreign_thread(self.request, message, promise)
-        if block:
-            return box.wait()
-        future = Future()
-        future.set_get_hook(lambda _timeout: box.wait())
-        return future
+        return box.wait() if block else box.future()
 
     # -- facts
 
@@ -406,7 +403,8 @@ class Ref(pykka.ActorRef[Any]):
         if self.state == DEAD:
             promise.resolve(False)
         elif get_ident() != HUB_THREAD:
-            return self._from_foreign_thread(self.post, StopRequest(reason), promise).wait()
+            box = self._from_foreign_thread(self.post, StopRequest(reason), promise)
+            return box.wait() if block else box.future()
         else:
             self.post(StopRequest(reason), promise)
             promise.expire_at_deadline()
@@ -417,6 +415,9 @@ class Ref(pykka.ActorRef[Any]):
 
         Does not return when it kills itself.
         """
+        if get_ident() != HUB_THREAD:
+            _enter_hub_thread(self.die_now, KILLED).wait()
+            return
         self.die_now(KILLED)
         if self.runner is getcurrent():
             raise Killed
@@ -424,12 +425,18 @@ class Ref(pykka.ActorRef[Any]):
     def exit(self, reason: ExitReason, sender: Ref | None = None) -> None:
         """Send an exit signal, as OTP's `exit(Pid, Reason)`; the sender defaults to the calling actor.
 
-        Never switches.
+        Does not return when it ends the calling actor. Never switches.
         """
         if reason == KILL:
             self.kill()
-        elif self.state != DEAD:
-            self.hear_exit(sender or scheduler.current_ref() or OUTSIDE, reason)
+            return
+        origin = sender or scheduler.current_ref() or OUTSIDE
+        if origin is self and reason.kind == "normal" and not self.traps_exits():
+            self.die_now(reason)  # the one case in which `normal` ends an actor
+        else:
+            self.hear_exit(origin, reason)
+        if self.state == DEAD and self.runner is getcurrent():
+            raise Killed
 
     def shut_down(self, sender: Ref) -> None:
         """Be told by the supervisor to stop: in the mailbox's order, with `on_stop`. Never switches."""
@@ -442,10 +449,20 @@ class Ref(pykka.ActorRef[Any]):
         """
         if self.state == DEAD:
             return
-        if self.actor is not None and self.actor.trap_exit:
+        if self.traps_exits():
             self.post(Exit(sender, reason))
         elif reason.kind != "normal":
-            self.die_now(reason)
+            _dying.append((self, reason))
+            if len(_dying) == 1:  # else the loop below runs already: links may form a chain of any length
+                while _dying:
+                    ref, why = _dying[0]
+                    try:
+                        ref.die_now(why)
+                    finally:
+                        _dying.popleft()
+
+    def traps_exits(self) -> bool:
+        return self.actor is not None and bool(self.actor.trap_exit)
 
     def die_now(self, reason: ExitReason) -> None:
         """End at once, whatever the handler does, and unwind the handler afterwards."""
@@ -468,8 +485,9 @@ class Ref(pykka.ActorRef[Any]):
             f"{self.path} worked {elapsed_s:.3g} s on one message, longer than its timeout of {self.timeout_s:g} s "
             f"and the request's deadline"
         )
-        self.publish_crash(Crashed(error), runner.message)
-        self.die_now(Crashed(error))
+        reason = Crashed(error)
+        self.publish_crash(reason, runner.message)
+        self.die_now(reason)
 
     def report_stuck(self, runner: Runner) -> None:
         """Tell that the handler of this dead actor has not ended although it was told to."""
@@ -510,13 +528,19 @@ class Ref(pykka.ActorRef[Any]):
         if events.listening():
             from runtime.crashes import crash_report
 
-            events.publish("actor.crashed", **crash_report(self, reason, message))
+            try:
+                report = crash_report(self, reason, message)
+            except Exception:  # noqa: BLE001 - the text of the user's own objects may fail; the actor ends all the same
+                scheduler.report(self)
+            else:
+                events.publish("actor.crashed", **report)
 
     def end(self, reason: ExitReason) -> None:
         """Be dead: free the name, answer every ask, then tell links and monitors, each once. Never switches."""
         if self.state == DEAD:
             return
         self.state = DEAD
+        S.living -= 1
         self.reason = reason
         if self.name is not None:
             names.release(self)
@@ -622,12 +646,51 @@ class _ThreadBox:
         self._value, self._error = value, error
         self._lock.release()
 
-    def wait(self) -> Any:
-        self._lock.acquire()
+    def wait(self, timeout_s: float | None = None) -> Any:
+        if not self._lock.acquire(True, -1 if timeout_s is None else timeout_s):
+            raise AskTimeout(f"no answer within {timeout_s:g} s")
         self._lock.release()
         if self._error is not None:
             raise self._error
         return self._value
+
+    def future(self) -> Future:
+        future = Future()
+        future.set_get_hook(self.wait)
+        return future
+
+
+def _enter_hub_thread(function: Callable[..., object], *args: Any) -> _ThreadBox:
+    """Call a function, which must not switch, in the hub's thread; the calling thread may wait for its result."""
+    box = _ThreadBox()
+
+    def enter() -> None:
+        try:
+            value = function(*args)
+        except BaseException as error:  # noqa: BLE001 - carried over to the thread that called
+            box.put(None, error)
+        else:
+            box.put(value, None)
+
+    run_callback_threadsafe(enter)
+    return box
+
+
+def _spawn_from_foreign_thread(*args: Any, **kwargs: Any) -> Ref:
+    """Start an actor in the hub's thread, in a greenlet of its own, since a start may block."""
+    box = _ThreadBox()
+
+    def start() -> None:
+        try:
+            ref = spawn(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - carried over to the thread that called
+            box.put(None, error)
+        else:
+            box.put(ref, None)
+
+    run_callback_threadsafe(spawn_raw, start)
+    started: Ref = box.wait()
+    return started
 
 
 def spawn(
@@ -646,20 +709,25 @@ def spawn(
     Raises what `__init__` or `on_start` raised (`Ignore`, `Stop` included), `NameTaken`. `prepare` sets the new ref up
     before anything of the actor runs. Switches greenlets.
     """
+    if get_ident() != HUB_THREAD:
+        return _spawn_from_foreign_thread(
+            actor_class, args, kwargs, name=name, parent=parent, label=label, prepare=prepare
+        )
+    me = getcurrent()
+    if me is hub:
+        raise RuntimeError("an actor was started in the hub, where nothing may wait, start it from a greenlet")
     ref = Ref(actor_class, parent, label)
-    if name is not None:
-        names.register(name, ref)
     if prepare is not None:
         prepare(ref)
+    if name is not None:
+        names.register(name, ref)
+    S.living += 1
     if parent is not None:
         ref.parent_linked = True
         if parent.links is None:
             parent.links = {}
         parent.links[ref] = None
     ref.start_arguments = (args, kwargs or {})
-    me = getcurrent()
-    if me is hub:
-        raise RuntimeError("an actor was started in the hub, where nothing may wait, start it from a greenlet")
     promise = ref.start_promise = _Ask(me, None)
     try:
         if S.budget > 0:

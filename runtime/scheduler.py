@@ -11,6 +11,7 @@ answer at once, so the ones that were answered at once never paid for a timer.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ START_COST = 4  # a start costs about as much as so many messages
 SWEEP_S = 0.25
 STUCK_AFTER_S = 1.0
 
+UNWINDING = -1  # in a runner's note: its actor is dead, its handler is not
+
 STARTING, ALIVE, SUSPENDED, DEAD = 0, 1, 2, 3
 
 get_ident = get_original("_thread", "get_ident")
@@ -58,6 +61,7 @@ class _State:
         "budget",
         "handed",
         "idle",
+        "living",
         "ready",
         "runners",
         "scheduled",
@@ -74,6 +78,7 @@ class _State:
         self.budget = 500
         self.allowance = 500
         self.scheduled = False
+        self.living = 0  # actors that have not ended
         self.sweeping = False
         self.sweep_timer: clock.Timer | None = None
         self.slice_began = clock.now()
@@ -101,7 +106,10 @@ class Runner(greenlet):
                 handled = START_COST
                 hand_back = _start(self, ref)
             elif ref.state == SUSPENDED and ref.extras is not None:
-                ref.extras.serve_urgent(ref)
+                try:
+                    ref.extras.serve_urgent(ref)
+                except BaseException as error:  # noqa: BLE001 - the actor loop, as below
+                    _escaped(self, ref, error)
             box = ref.mailbox
             while box and ref.state == ALIVE and hand_back is None:  # whoever waits for a start goes first
                 try:
@@ -136,7 +144,7 @@ class Runner(greenlet):
                                     reply.waiter = None
                                 else:
                                     run_callback(wake, reply)
-                            elif reply.callback is not None:
+                            if reply.callback is not None:
                                 call_back(reply)
                         if ref.state != ALIVE:
                             break
@@ -227,6 +235,8 @@ def _escaped(runner: Runner, ref: Ref, error: BaseException) -> None:
     if isinstance(error, Killed):
         ref.end(KILLED)
         return
+    if isinstance(error, KeyboardInterrupt):  # Ctrl-C hits whoever runs: it ends this actor, and is for the program
+        run_callback(hub.handle_system_error, KeyboardInterrupt, error)
     if isinstance(error, Ignore):
         error = RuntimeError("Ignore was raised in a handler, it belongs in __init__ or on_start")
     if ref.extras is not None:
@@ -277,6 +287,8 @@ def _before_poll() -> None:
         state.handed.clear()
         if not state.sweeping:
             start_sweep()
+    if not state.sweeping and len(state.idle) < len(state.runners):  # a handler is at work
+        start_sweep()
     if state.ready and not state.scheduled:
         state.scheduled = True
         _next_slice.start(
@@ -319,12 +331,10 @@ def _sweep() -> None:
             continue
         held = True
         seen = runner.seen
-        if seen is None or seen[0] is not ref or seen[1] != ref.handled:
-            runner.seen = (ref, ref.handled, now)
+        if seen is None or seen[0] is not ref or seen[1] != (UNWINDING if ref.state == DEAD else ref.handled):
+            runner.seen = (ref, UNWINDING if ref.state == DEAD else ref.handled, now)
         elif ref.state == DEAD:
-            if now - seen[2] > STUCK_AFTER_S:
-                ref.report_stuck(runner)
-                runner.seen = (ref, ref.handled, float("inf"))
+            _watch_unwinding(runner, ref, seen[2], now)
         elif ref.state != STARTING and ref.timeout_s is not None and now - seen[2] >= ref.timeout_s:
             reply = runner.reply
             if reply is None or reply.done or reply.deadline is None or now >= reply.deadline:
@@ -333,6 +343,13 @@ def _sweep() -> None:
         S.sweep_timer = clock.after(SWEEP_S, _sweep)
     else:
         S.sweeping = False
+
+
+def _watch_unwinding(runner: Runner, ref: Ref, since: float, now: float) -> None:
+    """Tell, once, of a dead actor whose handler does not end; it is held against nobody else."""
+    if now - since > STUCK_AFTER_S:
+        ref.report_stuck(runner)
+        runner.seen = (ref, UNWINDING, math.inf)
 
 
 def throw_killed(runner: Runner, ref: Ref) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from runtime.promise import Promise
 from runtime.reasons import NOPROC, ExitReason
-from runtime.scheduler import DEAD, current_ref
+from runtime.scheduler import DEAD, current_ref, report
 
 if TYPE_CHECKING:
     from runtime.ref import Ref
@@ -69,7 +69,10 @@ class Monitor:
             if watcher.state != DEAD:
                 watcher.post(down)
         elif self.callback is not None:
-            self.callback(down)
+            try:
+                self.callback(down)
+            except Exception:  # noqa: BLE001 - a broken callback must not keep the others from their Down
+                report(self.callback)
 
 
 def monitor(ref: Ref, callback: Callable[[Down], object] | None = None) -> Monitor:
@@ -103,9 +106,11 @@ def demonitor(watch: Monitor) -> None:
         if watcher.watching is not None:
             watcher.watching.pop(watch, None)
         if watcher.mailbox and watch.ref.state == DEAD:
-            for item in watcher.mailbox:
-                if item[0].__class__ is Down and item[0].monitor is watch:
-                    watcher.mailbox.remove(item)
+            for at, (message, _) in enumerate(watcher.mailbox):
+                if message.__class__ is Down and message.monitor is watch:
+                    del watcher.mailbox[at]
+                    if watcher.extras is not None:
+                        watcher.extras.withdrawn(at)
                     break
 
 

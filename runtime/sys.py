@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from regrow.protocol.errors import RegrowError
+from regrow.protocol.errors import InvalidArguments, RegrowError
 from runtime import clock, events, scheduler
 from runtime.measure import SECONDS, Counter, Histogram
 from runtime.messages import Call
@@ -91,6 +91,15 @@ class Extras:
         if self.idle_timer is not None:
             self.idle_timer.cancel()
             self.idle_timer = None
+
+    def arrived_first(self) -> None:
+        """A message was put before all that wait (continue, sys requests)."""
+        self.arrivals.appendleft(time.monotonic())
+
+    def withdrawn(self, at: int) -> None:
+        """The message at this place of the mailbox was taken back."""
+        if at < len(self.arrivals):
+            del self.arrivals[at]
 
     def began(self, message: Any) -> None:
         """A message was taken out of the mailbox and its handler runs now."""
@@ -170,14 +179,23 @@ class Extras:
                 return
             message, promise = box[at]
             del box[at]
+            self.withdrawn(at)
             runner.message, runner.reply = message, promise
+            if promise is not None:
+                if promise.done:
+                    continue
+                promise.started = True
             value = scheduler.SPECIAL[message.__class__](ref, message)
             if promise is not None:
                 promise.resolve(value)
 
 
+URGENT: set[type] = {SysRequest}
+"""Message classes that a suspended actor handles; runtime.actor adds the request to stop."""
+
+
 def _is_urgent(ref: Ref, message: Any) -> bool:
-    return message.__class__ is SysRequest or (message.__class__ is Exit and message.sender is ref.parent)
+    return message.__class__ in URGENT or (message.__class__ is Exit and message.sender is ref.parent)
 
 
 def _outcome(error: BaseException | None) -> str:
@@ -301,7 +319,7 @@ def _handle_sys(ref: Ref, message: SysRequest) -> Any:
         case "trace":
             extras.trace = argument
             return None
-    raise TypeError(f"there is no sys request {message.operation!r}")
+    raise InvalidArguments(f"there is no sys request {message.operation!r}")
 
 
 def _statistics(extras: Extras, switch: str) -> Any:
@@ -310,7 +328,7 @@ def _statistics(extras: Extras, switch: str) -> Any:
     elif switch == "off":
         extras.statistics = None
     elif switch != "get":
-        raise TypeError(f"statistics takes 'on', 'off' or 'get', not {switch!r}")
+        raise InvalidArguments(f"statistics takes 'on', 'off' or 'get', not {switch!r}")
     return None if extras.statistics is None else {**extras.statistics, "current_time": clock.wall()}
 
 
