@@ -184,6 +184,7 @@ def load(
     actors = {name: checker.table(ActorEntry, table, ("actors", name)) for name, table in actor_tables.items()}
     entries = _integrations(tree.get("integrations", {}), integrations, checker)
     _names_once(tree, report)
+    _dependencies({**actor_tables, **_tables(tree.get("integrations"))}, report)
     folders = _folders(tree.get("daemon"), file.parent, checker)
     classes = {} if folders is None else _classes(actor_tables, actors, folders, is_actor, checker)
     if gateway is not INVALID and gateway.curve is not None and not gateway.curve.secret_key_file.is_file():
@@ -349,6 +350,30 @@ def _folders(table: Any, folder: Path, checker: Checker) -> list[Path] | None:
                 expected="a folder with modules",
             )  # fmt: skip
     return made
+
+
+def _tables(value: Any) -> dict[str, Any]:
+    return {name: table for name, table in value.items() if isinstance(table, dict)} if isinstance(value, dict) else {}
+
+
+def _dependencies(tables: dict[str, dict[str, Any]], report: Report) -> None:
+    """Each name in a depends_on is another entry."""
+    for name, table in tables.items():
+        wanted = table.get("depends_on")
+        if not isinstance(wanted, list):
+            continue
+        for index, other in enumerate(wanted):
+            if isinstance(other, str) and (other not in tables or other == name):
+                group = "integrations" if "type" in table else "actors"
+                near = difflib.get_close_matches(other, [known for known in tables if known != name], n=1)
+                report.add(
+                    (group, name, "depends_on", index),
+                    "unknown_name",
+                    "an entry cannot depend on itself" if other == name else "there is no such entry",
+                    found=repr(other),
+                    expected="the name of another actor or integration",
+                    nearest=near[0] if near else None,
+                )
 
 
 def _names_once(tree: dict[str, Any], report: Report) -> None:

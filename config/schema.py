@@ -312,6 +312,11 @@ class Supervised(Table, frozen=True, kw_only=True):
     on_give_up: Literal["park", "escalate"] = "park"
     """park: the entry is shown as failed, answers unavailable and is retried with growing pauses; escalate: its
     supervisor's failure goes up the tree, as in OTP."""
+    depends_on: Annotated[list[str], Meta(max_length=100)] = []
+    """Names of other entries that this one cannot work without."""
+    on_dependency_down: Literal["restart", "wait"] = "restart"
+    """wait: a crash or failed start that a lost connection or an open circuit caused is not counted; the actor waits
+    until an entry of depends_on is back, or tries again after its backoff. restart: such a crash counts like any."""
 
 
 class Daemon(Table, frozen=True, kw_only=True):
@@ -322,7 +327,7 @@ class Daemon(Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME, pattern=f"^{NAME_PATTERN}$")] = "regrow"
     """The daemon's name, in its welcome to clients, in logs and in metrics."""
     state_dir: Path = Path("var")
-    """The folder of everything the daemon writes: lock, ipc socket, admin token, crash records."""
+    """The folder of everything the daemon writes: lock, ipc socket, admin token."""
     path: list[Path] = msgspec.field(default_factory=lambda: [Path()])
     """The folders in which the modules of your own actors are found."""
     drain_timeout: Duration = Duration("30s")
@@ -441,8 +446,6 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
         "run_in": "moving an actor off the hub",
         "instances": "a partitioned pool of one class",
         "store": "durable state of an actor",
-        "on_dependency_down": "waiting for a dependency",
-        "depends_on": "waiting for a dependency",
     }
 
     class_: Annotated[str, Meta(pattern=f"^{CLASS_PATTERN}$", extra={"expected": '"package.module:Class"'})] = (

@@ -70,6 +70,8 @@ class Tree:
         for child in plan.children:
             child.measured = True
             child.backoff = child.backoff or backoff_of(config)
+            child.depends_on = child.depends_on or tuple(config.depends_on)
+            child.on_dependency_down = config.on_dependency_down
             if child.name == name:
                 child.exports = plan.exports
                 where = partial(self._where, ["integrations", name, str(child.id)])
@@ -91,6 +93,8 @@ class Tree:
             backoff=backoff_of(entry),
             measured=True,
             exports=exports,
+            depends_on=entry.depends_on,
+            on_dependency_down=entry.on_dependency_down,
         )
         self.directory.add(Entry(name, "actor", exports, timeout_s, partial(self._where, ["actors", name, name])))
         self._entries["actors"].append(entry_spec(name, entry, [child]))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.secret import redact
 from runtime import clock
+from runtime.blame import blame, message_print
 from runtime.messages import Call
 from runtime.reasons import Crashed, text_of
 
@@ -25,6 +26,7 @@ KEPT = 200
 
 recent: deque[dict[str, Any]] = deque(maxlen=KEPT)
 """The last crash reports, oldest first."""
+_last_prints: dict[str, int] = {}  # of the messages in hand at the last crash of each place
 
 
 def crash_report(ref: Ref, reason: Crashed, message: Any) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def crash_report(ref: Ref, reason: Crashed, message: Any) -> dict[str, Any]:
         "message": redact(text_of(error))[:MAX_TEXT_CHARS],
         "traceback": redact(text)[-MAX_TRACEBACK_CHARS:],
         "fingerprint": _fingerprint(error),
+        "blame": _blame(ref.path, reason, message),
         "ancestors": _ancestors(ref),
         "mailbox": ref.queued,
         "handled": ref.handled,
@@ -50,6 +53,18 @@ def crash_report(ref: Ref, reason: Crashed, message: Any) -> dict[str, Any]:
     }
     recent.append(record)
     return record
+
+
+def _blame(path: str, reason: Crashed, message: Any) -> str | None:
+    """What kind of crash it was; the same message twice in a row at the same place is poison."""
+    found = blame(reason)
+    now = message_print(message) if message is not None else None
+    before = _last_prints.pop(path, None)
+    if now is not None:
+        _last_prints[path] = now
+        if len(_last_prints) > KEPT:
+            del _last_prints[next(iter(_last_prints))]
+    return "poison_message" if found == "bug" and now is not None and now == before else found
 
 
 def describe_message(message: Any) -> str:

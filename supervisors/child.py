@@ -6,6 +6,7 @@ Its record, and the protocols that start and stop it (OTP, `do_start_child`, `sh
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from config.secret import redact
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from runtime.clock import Timer
     from supervisors.backoff import Backoff
 
-RUNNING, RESTARTING, PARKED, ABSENT = "running", "restarting", "parked", "undefined"
+RUNNING, RESTARTING, PARKED, WAITING, ABSENT = "running", "restarting", "parked", "waiting", "undefined"
+COMING_BACK = (RESTARTING, PARKED, WAITING)
 _SHOWN = {PARKED: "failed", ABSENT: "stopped"}
 MAX_REASON_CHARS = 500
 
@@ -65,6 +67,7 @@ class Child:
         "since",
         "spec",
         "state",
+        "unwait",
         "up_since",
         "why",
     )
@@ -82,6 +85,7 @@ class Child:
         self.retry: Timer | None = None
         self.retry_at: float | None = None
         self.last_reason: ExitReason | None = None
+        self.unwait: Callable[[], None] | None = None  # ends its wait for a dependency
         self.why: str | None = None  # why it is parked or waits, for people
 
     @property
@@ -99,6 +103,9 @@ class Child:
             self.retry.cancel()
             self.retry = None
         self.retry_at = None
+        if self.unwait is not None:
+            self.unwait()
+            self.unwait = None
 
     def next_delay_s(self, backoff: Backoff) -> float:
         """Return the seconds to wait before the next attempt; long enough up, it begins anew. Never switches."""

@@ -73,6 +73,11 @@ class DynamicSupervisor(Supervisor):
         if child.last_ref is not None:
             self.waiting[child.last_ref] = child
 
+    def wait_for_dependency(self, child: Child, reason: ExitReason) -> None:
+        super().wait_for_dependency(child, reason)
+        if child.last_ref is not None:
+            self.waiting[child.last_ref] = child
+
     def restart_group(self, child: Child) -> Child | None:
         if child.last_ref is not None:
             self.waiting.pop(child.last_ref, None)

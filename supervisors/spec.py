@@ -53,7 +53,8 @@ class ChildSpec:
     started (or a pair of ref and extra information). `shutdown` is seconds to wait before killing, "infinity" or
     "brutal_kill". `name` registers the actor. `backoff`, `park` and `measured` are ours, beyond OTP: a delay before
     each restart; what to do instead of counting when the child, a supervisor, gave up; and whether its messages are
-    measured for the metrics.
+    measured for the metrics. With `on_dependency_down="wait"` a crash that is blamed on a dependency (runtime.blame)
+    spends no intensity: the child waits until one of `depends_on` is back.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class ChildSpec:
         "meter",
         "modules",
         "name",
+        "on_dependency_down",
         "park",
         "restart",
         "shutdown",
@@ -97,6 +99,7 @@ class ChildSpec:
         measured: bool = False,
         exports: Mapping[str, Any] | None = None,
         depends_on: Sequence[str] = (),
+        on_dependency_down: Literal["restart", "wait"] = "restart",
     ) -> None:
         self.id = id
         self.start = start
@@ -116,6 +119,7 @@ class ChildSpec:
         self.meter: Any = None
         self.exports = exports
         self.depends_on = tuple(depends_on)
+        self.on_dependency_down = on_dependency_down
 
     def copy(self) -> ChildSpec:
         """Return a spec that is equal and may be changed. Never switches."""

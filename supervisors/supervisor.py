@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from config.secret import redact
 from regrow.protocol.errors import BadRequest
 from runtime import clock, events
 from runtime.actor import Actor
+from runtime.blame import blame
 from runtime.introspect import ChildFacts
 from runtime.reasons import SHUTDOWN, ExitReason, Shutdown, StartFailed, Stop
 from runtime.ref import Ref
 from runtime.signals import Exit
+from supervisors.backoff import Backoff
 from supervisors.child import (
     ABSENT,
+    COMING_BACK,
     MAX_REASON_CHARS,
     PARKED,
     RESTARTING,
+    WAITING,
     Child,
     FailedToStart,
     count_restart,
@@ -33,6 +38,7 @@ from supervisors.child import (
     start_child,
     stop_child,
 )
+from supervisors.dependencies import wait_for
 from supervisors.errors import (
     AlreadyPresent,
     AlreadyStarted,
@@ -144,7 +150,10 @@ class Supervisor(Actor):
             self.children[spec.id] = Child(spec)
         for child in list(self.children.values()):
             reason = self.start_one(child)
-            if reason is not None and child.spec.park is not None:
+            if reason is not None and self.must_wait(child, reason):
+                self.report("start_error", child, reason)
+                self.wait_for_dependency(child, reason)
+            elif reason is not None and child.spec.park is not None:
                 self.report("start_error", child, reason)
                 self.park(child, reason)
             elif reason is not None:
@@ -168,7 +177,7 @@ class Supervisor(Actor):
             return getattr(self, "do_" + message.operation)(*message.args)
         if message.__class__ is TryAgain:
             child = self.listed(message.child)
-            if child is not None and child.state in (RESTARTING, PARKED) and child.retry is None:
+            if child is not None and child.state in COMING_BACK and child.retry is None:
                 self.restart(child, counted=message.counted)
             return None
         # A stray message must not end a subtree: one that asks is refused, one that was told is dropped, and told of.
@@ -188,6 +197,8 @@ class Supervisor(Actor):
         if decision == "restart":
             if child.spec.park is not None and reason.kind == "shutdown":
                 self.park(child, reason)
+            elif self.must_wait(child, reason):
+                self.wait_for_dependency(child, reason)
             else:
                 self.restart(child)
             return
@@ -246,6 +257,32 @@ class Supervisor(Actor):
             retry_in_s=delay_s,
         )
 
+    def must_wait(self, child: Child, reason: ExitReason) -> bool:
+        """Tell whether this exit is a dependency's fault and the child is to wait for it. Never switches."""
+        return child.spec.on_dependency_down == "wait" and blame(reason) == "dependency_down"
+
+    def wait_for_dependency(self, child: Child, reason: ExitReason) -> None:
+        """Keep the child as `waiting`, uncounted, until a dependency is back or its back-off is over."""
+        delay_s = child.next_delay_s(child.spec.backoff or Backoff())
+        child.set(WAITING)
+        child.last_reason = reason
+        names = ", ".join(child.spec.depends_on) or "its dependency"
+        child.why = f"waits for {names}: {redact(str(reason))}"[:MAX_REASON_CHARS]
+        self._retry_in(child, delay_s)
+        child.unwait = wait_for(child.spec.depends_on, partial(self._dependency_back, child))
+        events.publish(
+            "actor.waiting",
+            actor=child.spec.name or child.label,
+            depends_on=list(child.spec.depends_on),
+            reason=_text(reason),
+            retry_in_s=delay_s,
+        )
+
+    def _dependency_back(self, child: Child) -> None:
+        if child.state == WAITING and child.retry is not None:
+            child.retry.cancel()
+            self._retry_due(child)
+
     def restart_group(self, child: Child) -> Child | None:
         """Restart what the strategy names; return the child whose start failed and must be tried again, or None."""
         strategy = self.flags.strategy
@@ -275,6 +312,9 @@ class Supervisor(Actor):
             return None
         self.report("start_error", child, reason)
         child.last_reason = reason
+        if self.must_wait(child, reason):
+            self.wait_for_dependency(child, reason)
+            return None
         if child.spec.park is not None:
             self.park(child, reason)
             return None
@@ -387,7 +427,7 @@ class Supervisor(Actor):
 
     def do_which_children(self) -> list[tuple[Any, Any, str]]:
         return [
-            (c.spec.id, c.ref or (RESTARTING if c.state in (RESTARTING, PARKED) else None), c.spec.type)
+            (c.spec.id, c.ref or (RESTARTING if c.state in COMING_BACK else None), c.spec.type)
             for c in reversed(self.children.values())
         ]
 
@@ -417,7 +457,7 @@ class Supervisor(Actor):
         """Raise unless the child is listed without an actor. Never switches."""
         if child.ref is not None:
             raise ChildRunning(f"child {child.label!r} runs, terminate it first")
-        if child.state in (RESTARTING, PARKED):
+        if child.state in COMING_BACK:
             raise ChildRestarting(f"child {child.label!r} is being restarted, terminate it to cancel that")
 
     # -- reports
