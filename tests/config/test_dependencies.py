@@ -37,5 +37,5 @@ def test_a_dependency_that_does_not_exist_is_an_error_that_names_the_nearest(
     with pytest.raises(ConfigErrors) as caught:
         load(file, INTEGRATIONS)
     (error,) = caught.value.errors
-    assert message in error.message
+    assert message in error.problem
     assert error.nearest == nearest
