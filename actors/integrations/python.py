@@ -167,8 +167,9 @@ def settings_of(name: str, config: PythonConfig) -> Settings:
     limit = config.max_memory if config.limit_address_space else None
     return Settings(
         pool=name,
-        command=Command(str(config.python or sys.executable), config.directory, environment(config.env)),
+        command=Command(str(config.python or sys.executable), environment(config.env)),
         setup=Setup(
+            directory=None if config.directory is None else str(config.directory),
             path=[str(folder) for folder in config.path],
             functions=list(config.functions),
             preload=list(config.preload),

@@ -36,6 +36,7 @@ MAX_NAMES_LISTED = 50
 MAX_NPY_HEADER_BYTES = 70_000
 #: The kernel's out-of-memory killer takes a worker before it takes the daemon.
 OOM_SCORE_ADJUST = 500
+MAX_DESCRIPTORS = 1 << 16
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 
@@ -43,6 +44,7 @@ SIGKILL = 9
 class Setup(msgspec.Struct, tag="setup", array_like=True):
     """The first message: limits, where modules are found, what may be called, what to load before the first call."""
 
+    directory: str | None
     path: list[str]
     functions: list[str]
     preload: list[str]
@@ -342,8 +344,10 @@ def prepare(setup: Setup) -> SetupFailed | Ready:
     """Load what is to be loaded before the first call."""
     limit(setup)
     sys.path[:0] = setup.path
-    doing = "start"
+    doing = f"change to folder {setup.directory}"
     try:
+        if setup.directory is not None:
+            os.chdir(setup.directory)
         for module in setup.preload:
             doing = f"import {module}"
             importlib.import_module(module)
@@ -450,7 +454,10 @@ class CallHead(msgspec.Struct, tag="call", array_like=True):
 def main() -> None:
     """Run the process: FD and PARENT_PID are its arguments."""
     die_with_parent(int(sys.argv[2]))
-    connection = Connection(int(sys.argv[1]))
+    fd = int(sys.argv[1])
+    # What the daemon itself was started with may be inheritable, and is no business of users' functions.
+    os.closerange(fd + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
+    connection = Connection(fd)
     sys.argv[1:] = []
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

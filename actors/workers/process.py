@@ -1,12 +1,11 @@
 """The handle of one child process: spawn it, send it a message, hear what it says, stop it. No actor and no policy.
 
-Nothing here blocks the hub but `spawn` itself (5 to 8 ms: fork and exec). What the process does reaches its owner as
-calls of `on_message` and, exactly once and last, `on_exit`; both are made in a greenlet of the handle and must not
-block for long.
+What the process does reaches its owner as calls of `on_message` and, exactly once and last, `on_exit`; both are made in
+a greenlet of the handle and must not block for long.
 
 A process is the leader of its own session, so one signal reaches everything it started that has not left the session
-on purpose. What is left of the session when the process ends is killed. When the daemon itself is killed by SIGKILL, the
-kernel ends its workers; what these had started in turn then lives on, unless it notices that its parent is gone.
+on purpose. What is left of the session when the process ends is killed. When the daemon itself is killed by SIGKILL,
+the kernel ends its workers; what these had started in turn then lives on, unless it notices that its parent is gone.
 """
 
 from __future__ import annotations
@@ -23,18 +22,19 @@ import gevent
 import msgspec
 from gevent import get_hub, socket
 from gevent.event import Event
-from gevent.subprocess import DEVNULL, Popen
 
 from actors.workers import child
 from actors.workers.child import HEADER_BYTES, FromChild, ToChild
 from actors.workers.memory import resident_bytes
 from actors.workers.output import Lines
+from actors.workers.spawn import Spawned
 from config.secret import redact
 from runtime import clock
 
 CHILD_PROGRAM = Path(child.__file__).resolve()
 #: no folder of ours and none of the user's account on sys.path; the Python stack of a segmentation fault on stderr
 OPTIONS = ("-P", "-s", "-X", "faulthandler")
+CHILD_SOCKET = 3
 ALWAYS_INHERITED = ("PATH", "HOME", "LANG")
 #: after so many received bytes the reader lets others run, whether or not more is there
 READ_SLICE_BYTES = 1 << 20
@@ -50,10 +50,9 @@ _TO_CHILD = msgspec.msgpack.Encoder(decimal_format="string")
 
 @dataclass(frozen=True)
 class Command:
-    """How a child is started: interpreter, folder, the variables it gets. The environment never appears in a repr."""
+    """How a child is started: interpreter and the variables it gets. The environment never appears in a repr."""
 
     python: str
-    directory: Path | None
     environment: Mapping[str, str] = field(repr=False)
 
 
@@ -136,17 +135,11 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         pipes = {name: os.pipe() for name in ("stdout", "stderr")}
         try:
-            # Spawned from the hub's thread always: the kernel's parent-death signal follows the thread, not the
-            # process.
-            self._popen = Popen(
-                [command.python, *OPTIONS, str(CHILD_PROGRAM), str(theirs.fileno()), str(os.getpid())],
-                stdin=DEVNULL,
-                stdout=pipes["stdout"][1],
-                stderr=pipes["stderr"][1],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                cwd=command.directory,
-                env=dict(command.environment),
+            self._spawned = Spawned(
+                [command.python, *OPTIONS, str(CHILD_PROGRAM), str(CHILD_SOCKET), str(os.getpid())],
+                command.environment,
+                {1: pipes["stdout"][1], 2: pipes["stderr"][1], CHILD_SOCKET: theirs.fileno()},
+                lambda: gevent.spawn(self._finish),
             )
         except BaseException:
             ours.close()
@@ -157,12 +150,11 @@ class WorkerProcess:
             theirs.close()
             for _, write_end in pipes.values():
                 os.close(write_end)
-        self.pid: int = self._popen.pid
+        self.pid = self._spawned.pid
         self._socket = ours
         self._reader = gevent.spawn(self._read_messages)
         self._lines = {name: Lines(partial(on_line, name), redact) for name in pipes}
         self._outputs = [gevent.spawn(read_pipe, read_end, self._lines[name]) for name, (read_end, _) in pipes.items()]
-        self._popen.rawlink(lambda _: gevent.spawn(self._finish))  # type: ignore[attr-defined] # not in the stubs
 
     # -- what the owner does ------------------------------------------------------------------------------------------
 
@@ -196,21 +188,11 @@ class WorkerProcess:
 
     def terminate(self) -> None:
         """Send SIGTERM to the process and all it started. Never switches."""
-        self._signal(signal.SIGTERM)
+        self._spawned.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL to the process and all it started. Never switches."""
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        if self._popen.returncode is None:
-            self._signal_group(number)
-
-    def _signal_group(self, number: int) -> None:
-        try:
-            os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
+        self._spawned.signal(signal.SIGKILL)
 
     def break_off(self, violation: str) -> None:
         """Kill a process that breaks the rules; its Exit will say so. Never switches."""
@@ -225,7 +207,7 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether the process has not been reaped. Never switches."""
-        return self._popen.returncode is None
+        return self._spawned.code is None
 
     def rss_bytes(self) -> int | None:
         """Return the resident memory of the process and its descendants, None if unknown. Never switches."""
@@ -276,9 +258,6 @@ class WorkerProcess:
         return buffer
 
     def _finish(self) -> None:
-        # The number cannot belong to anybody else yet: it was freed in this very turn of the hub, and as long as
-        # members of the session live the kernel does not give it away.
-        self._signal_group(signal.SIGKILL)
         # What it wrote before it ended is in the socket and in the pipes already; only something that left its session
         # can keep them open.
         leftovers: list[Any] = [self._drained, *self._outputs]
@@ -288,10 +267,12 @@ class WorkerProcess:
             self._unasked_eof.cancel()
         self._socket.close()
         self._ended.set()
-        self._on_exit(Exit(self.pid, self._popen.returncode, tuple(self._lines["stderr"].last), self._violation))
+        code = self._spawned.code
+        assert code is not None
+        self._on_exit(Exit(self.pid, code, tuple(self._lines["stderr"].last), self._violation))
 
     def __repr__(self) -> str:
-        return f"<WorkerProcess {self.pid} {'alive' if self.is_alive else f'ended {self._popen.returncode}'}>"
+        return f"<WorkerProcess {self._spawned!r}>"
 
 
 def read_pipe(fd: int, lines: Lines) -> None:

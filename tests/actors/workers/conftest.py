@@ -33,17 +33,18 @@ PATIENCE_S = 20.0
 class Conversation:
     """One child process whose messages, lines and end wait in queues."""
 
-    def __init__(self, inherited: tuple[str, ...] = (), folder: Path | None = None, **setup: Any) -> None:
+    def __init__(self, inherited: tuple[str, ...] = (), **setup: Any) -> None:
         self.heard: Queue[child.FromChild | Exit] = Queue()
         self.lines: list[tuple[str, str]] = []
         self.process = WorkerProcess(
-            Command(sys.executable, folder, environment(inherited)),
+            Command(sys.executable, environment(inherited)),
             max_message=MAX_MESSAGE,
             on_message=self.heard.put,
             on_exit=self.heard.put,
             on_line=lambda stream, line: self.lines.append((stream, line)),
         )
         fields: dict[str, Any] = {
+            "directory": None,
             "path": [str(USER_CODE)],
             "functions": ["faulty:*", "statistics:mean"],
             "preload": [],

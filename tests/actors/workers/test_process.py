@@ -55,8 +55,12 @@ def test_variables_that_are_not_set_are_left_out(monkeypatch: pytest.MonkeyPatch
     assert "LANG" not in environment([])
 
 
+def test_a_process_has_no_descriptors_but_its_own(conversation: Conversation) -> None:
+    assert conversation.result("faulty:descriptors") == [0, 1, 2, 3]
+
+
 def test_a_process_runs_in_its_folder_and_as_nice_as_it_is_told(converse: Any, tmp_path: Path) -> None:
-    conversation = converse(folder=tmp_path, nice=7)
+    conversation = converse(directory=str(tmp_path), nice=7)
     conversation.next()
     facts = conversation.result("faulty:facts")
     assert (facts["folder"], facts["nice"]) == (str(tmp_path), os.nice(0) + 7)
@@ -205,13 +209,13 @@ def test_an_interpreter_that_is_not_there_fails_at_once_and_leaves_nothing_open(
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(FileNotFoundError):
         WorkerProcess(
-            Command(str(tmp_path / "python"), None, {}),
+            Command(str(tmp_path / "python"), {}),
             max_message=1,
             on_message=lambda _: None,
             on_exit=lambda _: None,
             on_line=lambda *_: None,
         )
-    gevent.sleep(0.01)  # gevent closes what it opened for the exec in the next turn of its loop
+    gevent.sleep(0.01)  # gevent closes descriptors in the next turn of its loop
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -262,6 +262,10 @@ def facts() -> dict[str, Any]:
     }
 
 
+def descriptors() -> list[int]:
+    return [fd for fd in range(1000) if Path(f"/proc/self/fd/{fd}").exists()]
+
+
 def prefix() -> str:
     return sys.prefix
 
