@@ -231,7 +231,7 @@ class Client:
                 answer = connection.receive(request_id, give_up) if answered else _NOTHING
                 sound = True
                 if answer is None:
-                    raise exchange.no_answer(self.endpoint, time.monotonic() - now + exchange.GRACE_S)
+                    raise exchange.no_answer(self.endpoint, time.monotonic() - now)
                 return answer
             except _LinkLost:
                 if outgoing.header.idem is None or incarnation is not None:

@@ -16,6 +16,7 @@ Started = Literal["no", "yes", "unknown"]
 Retryable = bool | Literal["unknown"]
 
 MAX_MESSAGE_CHARS = 2000
+MAX_RETRY_AFTER_MS = 10**12
 
 
 class RegrowError(Exception):
@@ -260,10 +261,12 @@ ERRORS: dict[str, type[RegrowError]] = _concrete(RegrowError)
 
 
 def error_from_wire(body: Mapping[str, Any]) -> RegrowError:
-    """Rebuild the typed error of an ERROR body; unknown codes become `Failed` so that newer daemons stay readable."""
+    """Rebuild the typed error of an ERROR body; unknown codes become `Failed` so that newer daemons stay readable.
+
+    A field of the wrong type counts as absent: whatever a peer sends, an error comes out.
+    """
     code = str(body.get("code", ""))
     cls = ERRORS.get(code, Failed)
-    retry_after_ms = body.get("retry_after_ms")
     started = body.get("started")
     retryable = body.get("retryable")
     details = body.get("details")
@@ -271,10 +274,20 @@ def error_from_wire(body: Mapping[str, Any]) -> RegrowError:
     return cls(
         message if code in ERRORS else f"{code}: {message}",
         started=started if started in ("no", "yes", "unknown") else None,
-        retryable=retryable if retryable in (True, False, "unknown") else None,
-        retry_after_s=retry_after_ms / 1000 if isinstance(retry_after_ms, int | float) else None,
-        actor=body.get("actor"),
-        incarnation=body.get("incarnation"),
-        crash_id=body.get("crash_id"),
+        retryable=retryable if isinstance(retryable, bool) or retryable == "unknown" else None,
+        retry_after_s=_seconds(body.get("retry_after_ms")),
+        actor=_text(body.get("actor")),
+        incarnation=_text(body.get("incarnation")),
+        crash_id=_text(body.get("crash_id")),
         details=details if isinstance(details, Mapping) else None,
     )
+
+
+def _seconds(milliseconds: object) -> float | None:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    return milliseconds / 1000 if 0 <= milliseconds <= MAX_RETRY_AFTER_MS else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

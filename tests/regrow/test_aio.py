@@ -27,6 +27,8 @@ async def error_of(awaitable):
     return None
 
 async def main():
+    # debug mode also reports slow steps of the loop, which a busy machine has
+    asyncio.get_running_loop().slow_callback_duration = 60
     async with regrow.aio.connect(sys.argv[1], connect_timeout=float(sys.argv[2])) as client:
 {body}
 

@@ -50,6 +50,7 @@ from runtime.promise import Promise, deadline_error
 from runtime.ref import Ref
 
 HEARTBEAT_MS: Final = 2000
+MAX_COMPARED: Final = 100
 RETRY_AFTER_FULL_S: Final = 0.1
 RETRY_AFTER_DRAIN_S: Final = 1.0
 
@@ -290,7 +291,7 @@ class Service:
         if not target or not method:
             raise BadRequest("the header names no target, give `to` and `method`")
         if not peer.rights.may(target, method):
-            events.publish("wire.forbidden", client=peer.key_name, target=target, method=method)
+            events.publish("wire.access_denied", client=peer.key_name, target=target, method=method)
             raise Forbidden(f"the client {peer.key_name!r} may not reach {target}.{method}")
         entry = self.directory.find(target)
         if entry is None:
@@ -327,13 +328,17 @@ class Service:
 
     def outcome_of(self, promise: Promise, target: str, ref: Ref | None, codec: Codec) -> Outcome:
         """Return the answer of a settled promise. Never switches."""
-        error = promise.error
-        if error is not None:
-            return error_outcome(error, target, ref)
-        value = promise.value
-        if value.__class__ is WithHeader:
-            return self._reply(value.value, value.header, codec, f"the result of {target}")
-        return self._reply(value, {}, codec, f"the result of {target}")
+        try:
+            error = promise.error
+            if error is not None:
+                return error_outcome(error, target, ref)
+            value = promise.value
+            if value.__class__ is WithHeader:
+                return self._reply(value.value, value.header, codec, f"the result of {target}")
+            return self._reply(value, {}, codec, f"the result of {target}")
+        except Exception as error:  # noqa: BLE001 - the edge: code of a foreign value ran, and the ask must be answered
+            _log.exception("an answer could not be made", extra={"target": target})
+            return error_outcome(ExecutionError(f"the answer of {target} cannot be sent: {type(error).__name__}"))
 
     def _reply(self, value: Any, header: Mapping[str, Any], codec: Codec, what: str) -> Outcome:
         if codec != "json":
@@ -410,7 +415,8 @@ def _draining() -> Draining:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known[:1000], n=1)
+    # bounded, because whoever floods us with wrong names makes us compare each time
+    close = difflib.get_close_matches(word, known, n=1) if len(known) <= MAX_COMPARED else []
     if close:
         return f", did you mean {close[0]!r}"
     shown = ", ".join(sorted(known)[:10])

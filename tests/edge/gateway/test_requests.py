@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import zmq
 
-from runtime.edge.gateway import counters
+from runtime.edge.gateway import counters, service
 from tests.edge.gateway.harness import INCARNATION, Wire, wire_on
 
 
@@ -232,6 +232,20 @@ def test_a_result_that_the_codec_cannot_say_is_an_error_and_not_a_crash(wire: Wi
     error = client.error()
     assert (error["code"], error["started"]) == ("execution_error", "yes")
     assert wire.probe.is_alive()
+
+
+def test_a_result_whose_own_code_fails_while_it_is_encoded_is_answered(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(value: object, codec: str) -> bytes:
+        raise RuntimeError("geheim")
+
+    monkeypatch.setattr(service, "encode_body", broken)
+    client = wire.client()
+    client.ask("add", {"a": 1})
+    error = client.error()
+    assert (error["code"], error["started"]) == ("execution_error", "yes")
+    assert "geheim" not in str(error)
 
 
 def test_a_handler_can_add_to_the_replys_header(wire: Wire) -> None:
