@@ -114,7 +114,8 @@ class _HubAlarm:
             self._watcher.stop()
             self._watcher.close()
         self._watcher = get_hub().loop.timer(max(0.0, delay_s))
-        self._watcher.start(_wheel.fire, update=True)
+        # its own wheel, whichever is installed now: else the real one would stop for good under a manual clock
+        self._watcher.start(_real_wheel.fire, update=True)
 
 
 _wheel = Wheel(time.monotonic, SLOTS_PER_S, _HubAlarm().arm)
