@@ -34,6 +34,11 @@ format: .venv/.for-test ## Put the code in order
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: .venv/.for-test ## Write docs/configuration.md anew from the code
+	@$(BIN)/regrow schema --markdown > docs/configuration.new
+	@mv docs/configuration.new docs/configuration.md
+
 .PHONY: bench
 bench: .venv/.for-test ## Measure (skipped while there is no bench folder)
 	@if [ -d bench ]; then exec $(BIN)/python -m bench; else echo "no bench folder yet: nothing to measure"; fi

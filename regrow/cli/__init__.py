@@ -48,7 +48,8 @@ def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     check.add_argument("--json", action="store_true", help="print JSON")
     init = commands.add_parser("init", help="write a small working project to begin with")
     init.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where (default: the current folder)")
-    commands.add_parser("schema", help="print the JSON Schema of the configuration, for editors")
+    schema = commands.add_parser("schema", help="print the JSON Schema of the configuration, for editors")
+    schema.add_argument("--markdown", action="store_true", help="print the reference page made from it instead")
 
 
 def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -66,9 +66,11 @@ def do_init(options: argparse.Namespace) -> int:
     return EX_OK
 
 
-def do_schema(_options: argparse.Namespace) -> int:
-    """Print the JSON Schema of the configuration."""
+def do_schema(options: argparse.Namespace) -> int:
+    """Print the JSON Schema of the configuration, or the reference page made from it."""
+    from config.reference import reference
     from regrow import daemon
 
-    print(json.dumps(daemon.configuration_schema(), indent=2))
+    schema = daemon.configuration_schema()
+    print(reference(schema) if options.markdown else json.dumps(schema, indent=2))
     return EX_OK

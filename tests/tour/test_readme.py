@@ -1,0 +1,93 @@
+"""What the README states as a fact is a fact: files, functions, metrics, commands, statuses."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from actors.integrations import INTEGRATIONS
+from config.json_schema import json_schema
+from config.reference import reference
+from regrow import cli
+from regrow.protocol import errors, exits
+from tests.support.fixtures import StartDaemon
+from tests.tour.readme import README, ROOT, metric_names, section
+
+
+def test_every_link_to_a_file_or_section_leads_somewhere() -> None:
+    text = README.read_text()
+    anchors = {
+        "".join(c for c in title.lower().replace(" ", "-") if c.isalnum() or c in "-_")
+        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        else:
+            assert (ROOT / target).exists(), target
+
+
+def rows_of_paths() -> list[tuple[str, str]]:
+    found = []
+    for row in re.findall(r"^\| [^|]* \| ([^|]*\.py`) \|$", section("The two paths"), re.MULTILINE):
+        names, _, files = row.rpartition(" in ")
+        paths = re.findall(r"`([^`]+\.py)`", files)
+        functions = re.findall(r"`([^`]+)`", names)
+        for index, function in enumerate(functions):
+            found.append((function, paths[min(index, len(paths) - 1)] if len(paths) > 1 else paths[0]))
+    return found
+
+
+@pytest.mark.parametrize(("function", "file"), rows_of_paths())
+def test_every_row_of_the_two_paths_names_a_function_that_is_there(function: str, file: str) -> None:
+    defined = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.ClassDef):
+            defined |= {f"{node.name}.{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+        elif isinstance(node, ast.FunctionDef):
+            defined.add(node.name)
+    assert function in defined
+
+
+def test_both_paths_have_their_rows() -> None:
+    assert len(rows_of_paths()) >= 27
+
+
+def test_every_command_is_told() -> None:
+    parser = cli.parser()
+    commands = next(action.choices for action in parser._actions if action.choices)
+    told = set(re.findall(r"^\| `regrow (\w+)", section("Command line"), re.MULTILINE))
+    assert told == set(commands)
+
+
+def test_every_exit_status_is_told() -> None:
+    told = {int(status) for status in re.findall(r"^\| (\d+) \|", section("Command line"), re.MULTILINE)}
+    assert told == {value for name, value in vars(exits).items() if name.startswith("EX_")}
+
+
+def test_every_error_code_is_told_in_its_group() -> None:
+    told = {}
+    for group, codes in re.findall(r"^\| `(\w+)`: [^|]* \| ([^|]*) \|$", section("Errors"), re.MULTILINE):
+        told[group] = set(codes.split(", "))
+    for group in ("Refused", "Invalid", "Failed"):
+        known = {cls.code for cls in vars(errors).values() if is_leaf(cls, getattr(errors, group))}
+        assert told[group] == known
+
+
+def is_leaf(cls: object, group: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, group) and cls is not group
+
+
+def test_the_reference_page_is_what_the_code_says() -> None:
+    made = reference(json_schema(INTEGRATIONS)) + "\n"
+    assert (ROOT / "docs/configuration.md").read_text() == made, "docs/configuration.md is old, run `make docs`"
+
+
+def test_the_table_of_metrics_names_what_a_daemon_shows(daemon: StartDaemon) -> None:
+    started = daemon((ROOT / "config/default.toml").read_text().replace('"../var"', '"var"').replace(
+        '"starter', f'"{ROOT}/config/starter').replace("sqlite:///../", "sqlite:///").replace(
+        'bind = ["tcp://127.0.0.1:5757"]', "").replace('bind = "127.0.0.1:5758"', ""))  # fmt: skip
+    shown = set(re.findall(r"^# HELP regrow_(\S+)", started.get("/metrics").text, re.MULTILINE))
+    assert metric_names(README.read_text()) == shown, "the table in README.md and /metrics differ"
