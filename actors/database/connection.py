@@ -418,11 +418,16 @@ class Connection(Actor):
         if not self.engine.is_open:
             return
         now = clock.now()
-        if now - self._opened_at >= self._lifetime_s or (
-            not self._kept and now - self._used_at >= self.settings.max_idle_s
-        ):
+        is_old = now - self._opened_at >= self._lifetime_s
+        if is_old or (not self._kept and now - self._used_at >= self.settings.max_idle_s):
             self.engine.close()
-            self.state = "closed"
+            self.state, self._connected = "closed", False
+            events.publish(
+                "database.connection_closed",
+                actor=self.settings.pool,
+                connection=self.index,
+                reason="age" if is_old else "idle",
+            )
             if self._kept:
                 self._try_open()
             return

@@ -107,6 +107,8 @@ class PostgresEngine:
         self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._names = itertools.count(1)
         self._sent = False
+        # the server said that it ends this session
+        self._dismissed = False
 
     @property
     def is_open(self) -> bool:
@@ -125,6 +127,8 @@ class PostgresEngine:
             connection = psycopg.connect(
                 **self._parameters(), autocommit=True, context=self._adapters, cursor_factory=psycopg.RawCursor
             )
+            connection.add_notice_handler(self._on_notice)
+            self._dismissed = False
             connection.prepare_threshold = PREPARE_AFTER if settings.prepare else None
             found = connection.execute(_OPEN_STATEMENT).fetchone()
             assert found is not None
@@ -166,13 +170,18 @@ class PostgresEngine:
             return False
         pgconn = connection.pgconn
         try:
-            for _ in range(3):  # a farewell message may stand before the end of the stream
+            for _ in range(3):  # a farewell may stand before the end of the stream
                 if not self._poll.poll(0):
                     break
                 pgconn.consume_input()
+                pgconn.notifies()  # has libpq read what came, so that a farewell reaches _on_notice
         except psycopg.Error:
             return False
-        return pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+        return not self._dismissed and pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    def _on_notice(self, notice: errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized in ("FATAL", "PANIC"):
+            self._dismissed = True
 
     def ping(self, timeout_s: float) -> None:
         """Run an empty statement. Switches greenlets."""

@@ -107,6 +107,7 @@ class SqliteEngine:
     def ping(self, timeout_s: float) -> None:
         """Read the file's header. Switches greenlets."""
         connection = self._connected()
+        self._cut = False
         try:
             self._on_thread(self._read_header, connection, time.monotonic() + timeout_s)
         except (sqlite3.Error, Interrupted) as error:

@@ -94,7 +94,10 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, keys: str, key: str, me
         ('sql = "SELECT ?"', "is SQLite's own placeholder, write :name"),
         ('sql = "SELECT 1; SELECT 2"', "a second statement begins"),
         ('sql = ""', "statement is empty"),
-        ('sql = "SELECT :day"\nparams = { dya = "date" }', "params.dya is no parameter of the statement, did you mean :day"),
+        (
+            'sql = "SELECT :day"\nparams = { dya = "date" }',
+            "params.dya is no parameter of the statement, did you mean :day",
+        ),
         ('sql = "SELECT :day"\nparams = { day = "dat" }', "there is no type 'dat', did you mean 'date'"),
         ('sql = "SELECT :n"\nparams = { n = { type = "int", default = "x" } }', "params.n.default must be an integer"),
         ('sql = "DELETE FROM t"\nkind = "one"', "add RETURNING or use execute"),

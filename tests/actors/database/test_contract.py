@@ -55,6 +55,23 @@ def database(start_database: StartDatabase, engine_url: str) -> Database:
     return start_database(engine_url, OPERATIONS, setup=SETUP, pool_size=2)
 
 
+def test_rows_that_were_stored_are_loaded_by_their_date(start_database: StartDatabase, engine_url: str) -> None:
+    operations = {
+        "load": {"sql": "SELECT name FROM users WHERE date = :date ORDER BY name", "params": {"date": "date"}},
+        "store": {
+            "sql": "INSERT INTO users (name, date) VALUES (:name, :date)",
+            "kind": "many",
+            "params": {"date": "date"},
+        },
+    }
+    database = start_database(engine_url, operations, setup=["CREATE TABLE users (name TEXT, date DATE)"])
+    rows = [{"name": "Alice", "date": "2026-11-21"}, {"name": "Bob", "date": "2026-11-21"}]
+
+    assert database.ask("store", rows=rows) == {"rowcount": 2}
+    assert database.ask("load", date="2026-11-21") == [{"name": "Alice"}, {"name": "Bob"}]
+    assert database.ask("load", date="2026-11-22") == []
+
+
 def test_a_query_answers_a_list_of_objects(database: Database) -> None:
     assert database.ask("all_users") == [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Alan"}]
 

@@ -65,6 +65,7 @@ def test_the_caller_is_answered_at_its_deadline_and_the_statement_is_cut_off(
     assert clock.now() - began < 1.0
     assert database.ask("one") == 1
     assert clock.now() - began < 2.0, "the connection was free soon after the deadline"
+    assert [event.topic for event in database.events] == ["database.connected"], "and is the same one"
 
 
 def test_a_statement_that_was_cut_off_leaves_the_same_connection_usable(
@@ -106,6 +107,42 @@ def test_a_caller_that_cancels_stops_the_statement(start_database: StartDatabase
     assert isinstance(promise.error, Cancelled)
     assert database.ask("one") == 1
     assert clock.now() - began < 2.0
+
+
+def test_a_deadline_in_the_middle_of_many_rows_keeps_none(
+    start_database: StartDatabase, postgres_database: PostgresDatabase
+) -> None:
+    operations = {
+        "add": {"sql": "INSERT INTO t SELECT :a::int FROM (SELECT pg_sleep(0.05)) s", "kind": "many"},
+        "count": {"sql": "SELECT count(*) FROM t", "kind": "value"},
+    }
+    setup = ["CREATE TABLE IF NOT EXISTS t (a int)"]
+    database = start_database(postgres_database.url, operations, setup=setup, pool_size=1)
+    database.ask("count")
+
+    with pytest.raises(DeadlineExceeded):
+        database.ask("add", timeout=0.3, rows=[{"a": number} for number in range(100)])
+
+    assert database.ask("count") == 0
+
+
+def test_a_job_that_ran_out_of_time_before_its_connection_took_it_leaves_the_connection_usable(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    keys = {"pool_size": 1, "check_interval": 0.2, "connect_timeout": 20.0}
+    database = start_database(postgres_server.url(), {"one": ONE}, **keys, **NO_BREAKER)
+    database.ask("one")
+    postgres_server.sigstop()
+    gevent.sleep(0.5)  # the connection asks the frozen server for a sign of life, and takes no jobs
+    promises = [database.ask_later("one", timeout=0.1) for _ in range(3)]
+    with pytest.raises(DeadlineExceeded) as caught:
+        promises[0].wait(5.0)
+
+    postgres_server.sigcont()
+
+    assert caught.value.started == "yes", "the front had taken it"
+    assert database.ask("one") == 1
+    assert [promise.done for promise in promises] == [True] * 3
 
 
 def test_a_cancelled_caller_in_the_line_is_passed_over(start_database: StartDatabase, engine_url: str) -> None:
@@ -414,6 +451,65 @@ def test_a_failing_statement_leaves_the_circuit_closed(start_database: StartData
     for _ in range(10):
         assert isinstance(error_of(database, "broken"), DatabaseError)
 
+    assert database.ask("one") == 1
+
+
+# -- connections that nobody uses
+
+
+def test_an_idle_connection_beyond_the_kept_ones_is_closed(start_database: StartDatabase, engine_url: str) -> None:
+    database = start_database(
+        engine_url, {"endless": ENDLESS, "one": ONE}, pool_size=2, check_interval=0.05, max_idle=0.1
+    )
+    busy = database.ask_later("endless", timeout=0.2)
+    database.ask("one")
+    assert (database.status()["idle"], database.status()["in_use"], busy.done) == (1, 1, False)
+
+    database.wait_for("database.connection_closed")
+
+    assert [event.fields["reason"] for event in database.events if event.topic == "database.connection_closed"] == [
+        "idle"
+    ]
+    assert database.connection_status(2)["state"] == "closed"
+    assert database.ask("one") == 1
+
+
+def test_an_old_connection_is_replaced(start_database: StartDatabase, postgres_database: PostgresDatabase) -> None:
+    database = start_database(postgres_database.url, {"pid": PID}, pool_size=1, check_interval=0.05, max_lifetime=0.2)
+    first = database.ask("pid")
+
+    database.wait_for("database.connected", 2)
+
+    assert database.ask("pid") != first
+
+
+def test_an_idle_connection_that_broke_is_replaced_before_anybody_needs_it(
+    start_database: StartDatabase, postgres_database: PostgresDatabase
+) -> None:
+    database = start_database(postgres_database.url, {"pid": PID}, pool_size=1, check_interval=0.05)
+    pid = database.ask("pid")
+
+    with postgres_database.connect() as other:
+        other.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    database.wait_for("database.connection_lost")
+    database.wait_for("database.connected", 2)
+
+    assert database.ask("pid") != pid
+
+
+def test_a_frozen_server_is_noticed_by_an_idle_pool(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    keys = {"pool_size": 1, "check_interval": 0.05, "connect_timeout": 0.3}
+    database = start_database(postgres_server.url(), {"one": ONE}, **keys, **NO_BREAKER)
+    database.ask("one")
+
+    postgres_server.sigstop()
+    database.wait_for("database.connection_lost")
+
+    assert database.status()["state"] == "waiting"
+    assert "no sign of life within 0.3 s" in database.status()["last_error"]
+    postgres_server.sigcont()
     assert database.ask("one") == 1
 
 
