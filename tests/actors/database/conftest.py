@@ -110,6 +110,21 @@ def start_database(tmp_path: Path) -> Iterator[StartDatabase]:
         database.stop()
 
 
+@pytest.fixture(scope="session")
+def _breakable_server() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_server(_breakable_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A running server to be stopped and frozen at will; its folder is made once for all tests that break it."""
+    _breakable_server.start()
+    yield _breakable_server
+    _breakable_server.stop("immediate")
+
+
 _schemas = itertools.count(1)
 
 

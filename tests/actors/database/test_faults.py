@@ -171,7 +171,7 @@ def test_the_hub_is_free_while_a_statement_runs(start_database: StartDatabase, e
         database.ask("endless", timeout=0.5)
     ticker.kill()
 
-    assert max(later - earlier for earlier, later in pairwise(ticks)) < 0.2
+    assert max(later - earlier for earlier, later in pairwise(ticks)) < 0.4
 
 
 # -- the line
