@@ -8,7 +8,7 @@ start's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, ClassVar
 
 import pykka
@@ -21,6 +21,7 @@ from runtime.promise import Future, Promise, deadline_error
 from runtime.reasons import NORMAL, ExitReason
 from runtime.ref import DEFAULT_MAILBOX, Ref, StopRequest, spawn
 from runtime.signals import Down, Exit
+from runtime.streams import open_stream
 from runtime.sys import URGENT, extras_of
 
 __all__ = ["Actor", "Exported", "exported"]
@@ -232,7 +233,8 @@ def _handle_idle(ref: Ref, _message: _Idle) -> None:
 
 
 def _handle_call(ref: Ref, call: Call) -> Any:
-    return ref.actor.on_call(call)
+    value = ref.actor.on_call(call)
+    return open_stream(ref, value) if value.__class__ is GeneratorType else value
 
 
 def _handle_exit(ref: Ref, signal: Exit) -> None:

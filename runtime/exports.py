@@ -41,27 +41,37 @@ class Exported:
     """One callable method: `name`, `doc`, the check of its arguments and their JSON Schema."""
 
     def __init__(
-        self, name: str, doc: str, arguments: type[msgspec.Struct], *, extra: bool = False, returns: Any = Any
+        self,
+        name: str,
+        doc: str,
+        arguments: type[msgspec.Struct],
+        *,
+        extra: bool = False,
+        returns: Any = Any,
+        streams: bool = False,
     ) -> None:
         self.name = name
         self.doc = doc
         self.extra = extra
         self.returns = returns
+        self.streams = streams
         self._arguments = arguments
         self._fields = {field.name: field for field in msgspec.structs.fields(arguments)}
 
     @classmethod
-    def make(cls, name: str, doc: str, parameters: Mapping[str, Param], *, extra: bool = False) -> Exported:
+    def make(
+        cls, name: str, doc: str, parameters: Mapping[str, Param], *, extra: bool = False, streams: bool = False
+    ) -> Exported:
         """Build the export of an operation that the configuration declares.
 
-        `extra` lets other arguments pass unchecked.
+        `extra` lets other arguments pass unchecked; `streams` says that it answers with a stream.
         """
         fields: list[Any] = []
         for key, param in parameters.items():
             kind = typing.Annotated[param.type, msgspec.Meta(description=param.doc)] if param.doc else param.type
             fields.append((key, kind) if param.required else (key, kind | msgspec.UnsetType, param.default))
         struct = msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=not extra)
-        return cls(name, doc, struct, extra=extra)
+        return cls(name, doc, struct, extra=extra, streams=streams)
 
     @classmethod
     def of_method(cls, name: str, method: Callable[..., Any]) -> Exported:
@@ -77,7 +87,8 @@ class Exported:
             else:
                 fields.append((parameter.name, hint | msgspec.UnsetType, msgspec.UNSET))
         struct = msgspec.defstruct(f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True)
-        return cls(name, inspect.getdoc(method) or "", struct, returns=hints.get("return", Any))
+        streams = inspect.isgeneratorfunction(method)
+        return cls(name, inspect.getdoc(method) or "", struct, returns=hints.get("return", Any), streams=streams)
 
     def check(self, body: Any) -> dict[str, Any]:
         """Return the arguments by name, converted to their types; raises `InvalidArguments`. Never switches."""
@@ -111,7 +122,8 @@ class Exported:
 
     def describe(self) -> dict[str, Any]:
         """Return what DESCRIBE tells of this method. Never switches."""
-        return {"name": self.name, "doc": self.doc, "arguments": self.schema()}
+        described = {"name": self.name, "doc": self.doc, "arguments": self.schema()}
+        return {**described, "streams": True} if self.streams else described
 
     def _signature(self) -> str:
         parts = [key if field.required else f"[{key}]" for key, field in self._fields.items()]

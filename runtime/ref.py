@@ -38,6 +38,7 @@ from runtime.scheduler import (
     hub_switch,
     run_callback,
     run_callback_threadsafe,
+    slice_goes_on,
 )
 from runtime.signals import Exit, Monitor
 
@@ -49,8 +50,10 @@ if TYPE_CHECKING:
 DEFAULT_ASK_TIMEOUT_S = 5.0
 DEFAULT_MAILBOX = 10_000
 RETRY_AFTER_S = 0.1
+STREAMS = "_actor_streams"  # the attribute under which an actor keeps its open streams; most have none
 
 _serials = itertools.count(1)
+new = object.__new__
 _dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, and that have not happened yet
 _STATES = {STARTING: "starting", ALIVE: "running", SUSPENDED: "suspended", DEAD: "dead"}
 
@@ -180,17 +183,26 @@ class Ref(pykka.ActorRef[Any]):
             raise RuntimeError(f"{self} asked itself, which can never be answered, call the method instead")
         if self.state == DEAD:
             raise self.unavailable()
-        reply = _Ask(me, deadline)
+        reply = new(_Ask)  # as its __init__ does, without the call
+        reply.waiter = me
+        reply.deadline = deadline
+        reply.callback = reply.value = reply.error = reply.owner = reply.on_abandon = reply.timer = None
+        reply.done = reply.started = False
         box = self.mailbox
         if box is None:
             box = self.mailbox = deque()
-        elif self.bound is not None and len(box) >= self.bound:
+        elif box and self.bound is not None and len(box) >= self.bound:
             raise self.mailbox_full()
         box.append((message, reply))
         if self.extras is not None:
             self.extras.arrived()
         try:
-            if self.runner is None and S.budget > 0 and self.state == ALIVE and me is not hub:
+            if (
+                self.runner is None
+                and (S.budget > 0 or slice_goes_on())
+                and self.state == ALIVE
+                and me is not hub
+            ):
                 handed = S.handed
                 handed.append(reply)
                 runner = S.idle.pop() if S.idle else Runner()
@@ -570,7 +582,10 @@ class Ref(pykka.ActorRef[Any]):
             for watch in watching:
                 if watch.ref.watchers is not None:
                     watch.ref.watchers.pop(watch, None)
-        self.actor = None
+        actor, self.actor = self.actor, None
+        if actor is not None and STREAMS in actor.__dict__:
+            for opened in actor.__dict__.pop(STREAMS).values():
+                opened.forget()
 
     def _died(self, crash_id: str | None) -> ActorDied:
         return ActorDied(
@@ -730,7 +745,7 @@ def spawn(
     ref.start_arguments = (args, kwargs or {})
     promise = ref.start_promise = _Ask(me, None)
     try:
-        if S.budget > 0:
+        if S.budget > 0 or slice_goes_on():
             runner = S.idle.pop() if S.idle else Runner()
             ref.runner = runner
             runner.switch(ref)
