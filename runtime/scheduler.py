@@ -1,11 +1,12 @@
 """Who runs when: runners from a pool carry the actors that have messages; an idle actor owns no greenlet.
 
 Decisions. An ask of an idle actor switches straight into a runner and gets control straight back with the answer,
-without the hub. Everything else goes through `ready`, drained by one hub callback. `budget` counts the messages since
-the event loop last looked at its sockets and timers; it is refilled by a prepare watcher, which runs after gevent's
-callbacks and before the poll, and adapts so that one slice lasts about SLICE_S: that bounds how long any load of
-messages can keep timers and sockets waiting. The same watcher gives a deadline timer to the asks whose actor did not
-answer at once, so the ones that were answered at once never paid for a timer.
+without the hub. Everything else goes through `ready`, drained by one hub callback. Messages run in slices of about
+SLICE_S; then the event loop looks at its sockets and timers. So that no clock is read per message, `budget` counts down
+a chunk of them, and the clock is read when it is spent; a chunk that took long is followed by a smaller one. A prepare
+watcher, which runs after gevent's callbacks and before the poll, begins the next slice. The same watcher gives a
+deadline timer to the asks whose actor did not answer at once, so the ones that were answered at once never paid for a
+timer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import math
 import sys
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from runtime.ref import Ref
 
 SLICE_S = 0.005
-MIN_BUDGET, MAX_BUDGET = 32, 20_000
+CHUNK_S = 0.001  # a chunk that takes longer is followed by a smaller one
+MAX_CHUNK = 32  # a load that turns from microseconds to a millisecond a message overruns its slice by so many at most
 MAX_IDLE_RUNNERS = 1000
 LOWEST_PRIORITY = -2  # libev's; after gevent's own prepare watcher
 START_COST = 4  # a start costs about as much as so many messages
@@ -57,15 +60,16 @@ class _State:
     """What the hot paths share; one object, because its slots are cheaper than module globals of another module."""
 
     __slots__ = (
-        "allowance",
         "budget",
+        "chunk",
+        "chunk_began",
         "handed",
         "idle",
         "living",
         "ready",
         "runners",
         "scheduled",
-        "slice_began",
+        "slice_ends",
         "sweep_timer",
         "sweeping",
     )
@@ -75,13 +79,13 @@ class _State:
         self.idle: list[Runner] = []
         self.runners: set[Runner] = set()  # every living runner, for the sweep
         self.handed: list[Promise] = []  # asks handed straight to a runner, not answered yet
-        self.budget = 500
-        self.allowance = 500
+        self.budget = self.chunk = MAX_CHUNK
         self.scheduled = False
         self.living = 0  # actors that have not ended
         self.sweeping = False
         self.sweep_timer: clock.Timer | None = None
-        self.slice_began = clock.now()
+        self.slice_ends: float | None = None  # None until the first chunk of the slice is spent
+        self.chunk_began = 0.0
 
 
 class Runner(greenlet):
@@ -116,7 +120,10 @@ class Runner(greenlet):
                     receive = ref.actor.on_receive
                     while box:
                         if handled >= state.budget:
-                            break
+                            state.budget -= handled
+                            handled = 0
+                            if not slice_goes_on():
+                                break
                         handled += 1
                         message, reply = box.popleft()
                         self.message = message
@@ -158,7 +165,7 @@ class Runner(greenlet):
                 ref.runner = None
                 if box and ref.state != DEAD:
                     ref.wake_up()
-            if hand_back is None and ready and state.budget > 0:
+            if hand_back is None and ready and (state.budget > 0 or slice_goes_on()):
                 ref = ready.popleft()
                 continue
             if len(idle) >= MAX_IDLE_RUNNERS:
@@ -265,22 +272,35 @@ def _drain() -> None:
     """Hand ready actors to runners until none is left or the slice is spent; runs in the hub."""
     state, ready, idle = S, S.ready, S.idle
     state.scheduled = False
-    while ready and state.budget > 0:
+    while ready and (state.budget > 0 or slice_goes_on()):
         ref = ready.popleft()
         (idle.pop() if idle else Runner()).switch(ref)
-    # What is left over waits for the prepare watcher, which refills the budget after the loop served its sockets.
+    # What is left over waits for the prepare watcher, which begins a slice after the loop served its sockets.
+
+
+def slice_goes_on() -> bool:
+    """Begin another chunk of messages, unless the slice has lasted its time. Never switches."""
+    state = S
+    now = monotonic()
+    if state.slice_ends is None:  # the first chunk may have begun long after the loop turned, so it is not timed
+        state.slice_ends = now + SLICE_S
+    elif now >= state.slice_ends:
+        state.chunk = max(1, state.chunk >> 1) if now - state.chunk_began > CHUNK_S else state.chunk
+        return False
+    elif now - state.chunk_began > CHUNK_S:
+        state.chunk = max(1, state.chunk >> 1)
+    elif state.chunk < MAX_CHUNK:
+        state.chunk += 1
+    state.chunk_began = now
+    state.budget = state.chunk
+    return True
 
 
 def _before_poll() -> None:
-    """End the slice: refill the budget, time the asks still open, look after long handlers; runs once per loop turn."""
+    """Begin a slice, and time the asks still open; runs once per turn of the loop."""
     state = S
-    now = clock.now()
-    if state.budget <= 0:
-        spent = now - state.slice_began
-        wanted = int(state.allowance * SLICE_S / spent) if spent > 0 else MAX_BUDGET
-        state.allowance = max(MIN_BUDGET, min(wanted, 2 * state.allowance, MAX_BUDGET))
-    state.budget = state.allowance
-    state.slice_began = now
+    state.budget = state.chunk
+    state.slice_ends = None
     if state.handed:
         for promise in state.handed:
             promise.expire_at_deadline()
