@@ -10,7 +10,7 @@ from actors.http.client import Response
 from actors.http.operation import REQUEST_SECONDS, REQUESTS, Answered, Job, Settings, WorkerUp
 from actors.resilience.abort import Abort, CallerGone
 from actors.resilience.cache import Keep
-from actors.resilience.classify import is_permanent_refusal
+from actors.resilience.classify import is_permanent_refusal, status_verdict
 from actors.resilience.guarded import Try, refused_by_peer, tell_part
 from actors.resilience.quota import Lesson
 from regrow.protocol.errors import (
@@ -158,6 +158,7 @@ def failure(response: Response, limits: fields.Limits, doing: str, host: str) ->
         f"{doing}: {host} answered {status}",
         status=status,
         body=body,
+        retryable=status_verdict(status).retryable,
         retry_after_s=limits.retry_after_s,
         details=details,
     )

@@ -48,6 +48,7 @@ class Settled:
 
     permit: Granted
     outcome: Outcome
+    elapsed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +157,12 @@ class Breaker(Actor):
 
     def _settle(self, message: Settled) -> None:
         permit, outcome = message.permit, message.outcome
-        if permit.probe is None and outcome != "failed":
+        if permit.probe is None and (outcome == "unknown" or (outcome == "ok" and not self._policy.counts_every_call)):
             # The common case changes nothing, so it need not be looked up, least of all in Redis.
             OUTCOMES.inc(self._integration, outcome if permit.generation == self._circuit.record.generation else "late")
             return
         try:
-            counted = self._decide(lambda: self._circuit.settle(permit, outcome))
+            counted = self._decide(lambda: self._circuit.settle(permit, outcome, message.elapsed_s))
         except (Unavailable, Overloaded):
             return
         OUTCOMES.inc(self._integration, outcome if counted else "late")
@@ -211,6 +212,7 @@ class Breaker(Actor):
             failures=[at + shift for at in record.failures],
             opened_at=record.opened_at + shift,
             until=record.until + shift,
+            tallies=[],
             probes={probe: ends + shift for probe, ends in record.probes.items()},
         )
 

@@ -23,6 +23,8 @@ Outcome = Literal["ok", "failed", "unknown"]
 # A caller refused for want of a probe comes back within this: a probe usually ends long before its lease.
 PROBE_HINT_S = 1.0
 MAX_GROWTH_EXPONENT = 20
+# Shares are counted in so many slots of the window; an old slot leaves it as a whole.
+SLOTS = 20
 
 
 class CircuitRecord(msgspec.Struct, kw_only=True):
@@ -31,6 +33,8 @@ class CircuitRecord(msgspec.Struct, kw_only=True):
     state: State = "closed"
     generation: int = 0
     failures: list[float] = msgspec.field(default_factory=list)
+    tallies: list[list[int]] = msgspec.field(default_factory=list)
+    """[slot, calls, failed, slow] for each slot of the window in which calls ended, oldest first."""
     successes: int = 0
     opened_at: float = 0.0
     until: float = 0.0
@@ -101,6 +105,19 @@ class WindowedStorage(pybreaker.CircuitBreakerStorage):
         """Forget the failures."""
         if not self.noticing:
             self.record.failures = []
+            self.record.tallies = []
+
+    def tally(self, *, failed: bool, slow: bool) -> tuple[int, int, int]:
+        """Count a call that ended now; return the calls, the failed and the slow ones in the window."""
+        slot = int(self.now // (self._policy.window / SLOTS))
+        kept = [tally for tally in self.record.tallies if tally[0] > slot - SLOTS]
+        if not kept or kept[-1][0] != slot:
+            kept.append([slot, 0, 0, 0])
+        kept[-1][1] += 1
+        kept[-1][2] += failed
+        kept[-1][3] += slow
+        self.record.tallies = kept
+        return sum(tally[1] for tally in kept), sum(tally[2] for tally in kept), sum(tally[3] for tally in kept)
 
     def increment_success_counter(self) -> None:
         """Count a probe that went well."""
@@ -232,18 +249,31 @@ class Circuit:
         record.probes[probe] = now + self.policy.probe_lease
         return Granted(record.generation, probe)
 
-    def settle(self, permit: Granted, outcome: Outcome) -> bool:
+    def settle(self, permit: Granted, outcome: Outcome, elapsed_s: float = 0.0) -> bool:
         """Count the outcome of a granted call; False when it came too late to mean anything. Never switches."""
-        record = self.record
+        record, policy = self.record, self.policy
         if permit.generation != record.generation:
             return False
+        slow = policy.slow_call is not None and elapsed_s >= policy.slow_call and outcome != "unknown"
         if record.state == "half-open":
-            return self._settle_probe(permit.probe, outcome)
-        if record.state == "closed" and outcome == "failed":
-            self._storage.increment_counter()
-            if self._storage.counter >= self._pybreaker.fail_max:
-                self._trip()
+            return self._settle_probe(permit.probe, "failed" if slow else outcome)
+        if record.state == "closed" and outcome != "unknown" and self._is_too_much(outcome == "failed", slow):
+            self._trip()
         return True
+
+    def _is_too_much(self, failed: bool, slow: bool) -> bool:
+        """Count one call and say whether the circuit has to open."""
+        policy = self.policy
+        if failed:
+            self._storage.increment_counter()
+        if policy.counts_every_call:
+            calls, failures, slows = self._storage.tally(failed=failed, slow=slow)
+            if calls >= policy.min_calls:
+                if policy.slow_call is not None and slows >= policy.slow_ratio * calls:
+                    return True
+                if policy.failure_ratio is not None and failures >= policy.failure_ratio * calls:
+                    return True
+        return policy.failure_ratio is None and failed and self._storage.counter >= self._pybreaker.fail_max
 
     def hold_open(self, for_s: float) -> None:
         """Open by hand: nothing goes for `for_s` seconds, whatever outcomes say. Never switches."""

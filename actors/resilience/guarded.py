@@ -96,14 +96,14 @@ class Guarded:
             except RegrowError as error:
                 last = error
             except BaseException:
-                self._settle(permit, "unknown")
+                self._settle(permit, "unknown", clock.now() - started_at)
                 raise
             else:
-                self._settle(permit, "ok")
+                self._settle(permit, "ok", clock.now() - started_at)
                 return value
             now = clock.now()
             verdict = classify(last)
-            self._settle(permit, self._outcome(last, current, now - started_at))
+            self._settle(permit, self._outcome(last, current, now - started_at), now - started_at)
             decision = decide(
                 self.retry,
                 retries_done=retries,
@@ -165,10 +165,10 @@ class Guarded:
             return "failed" if elapsed_s >= self.patience_s else "unknown"
         return {"peer": "failed", "nobody": "ok", "unknown": "unknown"}[blame]  # type: ignore[return-value]
 
-    def _settle(self, permit: Granted | None, outcome: Outcome) -> None:
+    def _settle(self, permit: Granted | None, outcome: Outcome, elapsed_s: float) -> None:
         if permit is not None:
             # An outcome that is lost costs one count; a probe's place comes back with its lease.
-            tell_part(self.breaker, Settled(permit, outcome))
+            tell_part(self.breaker, Settled(permit, outcome, elapsed_s))
 
 
 def tell_part(name: str | None, message: object) -> None:

@@ -36,9 +36,17 @@ class BreakerPolicy(Table, frozen=True, kw_only=True):
     """When the circuit opens and how it closes again."""
 
     failures: Annotated[int, Meta(ge=1, le=10_000)] = 5
-    """So many failures of the peer within the window open the circuit."""
+    """So many failures of the peer within the window open the circuit; with failure_ratio that decides instead."""
     window: PositiveDuration = PositiveDuration("1m")
     """The sliding window in which failures are counted."""
+    failure_ratio: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    """Open when this share of the calls in the window failed: for peers with so many calls that some always fail."""
+    slow_call: PositiveDuration | None = None
+    """A call that takes so long counts as slow, and a slow probe as failed."""
+    slow_ratio: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
+    """With slow_call: open when this share of the calls in the window was slow."""
+    min_calls: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    """Shares count from so many calls in the window on."""
     reset_after: PositiveDuration = PositiveDuration("30s")
     """How long an open circuit refuses calls before it lets a probe go; each failed probe doubles it."""
     max_reset_after: PositiveDuration | None = None
@@ -56,6 +64,11 @@ class BreakerPolicy(Table, frozen=True, kw_only=True):
                 f"max_reset_after ({self.max_reset_after}) is shorter than reset_after ({self.reset_after})",
                 key="max_reset_after",
             )
+
+    @property
+    def counts_every_call(self) -> bool:
+        """True when calls that went well matter too, because a share of all calls decides."""
+        return self.failure_ratio is not None or self.slow_call is not None
 
     @property
     def longest_s(self) -> float:

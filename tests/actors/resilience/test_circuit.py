@@ -38,12 +38,12 @@ class Bench:
         assert isinstance(permit, Granted)
         return permit
 
-    def settle(self, permit: Granted, outcome: Outcome) -> bool:
+    def settle(self, permit: Granted, outcome: Outcome, elapsed_s: float = 0.0) -> bool:
         self.circuit.adopt(self.record, self.now)
-        return self.circuit.settle(permit, outcome)
+        return self.circuit.settle(permit, outcome, elapsed_s)
 
-    def call(self, outcome: Outcome) -> None:
-        self.settle(self.granted(), outcome)
+    def call(self, outcome: Outcome, elapsed_s: float = 0.0) -> None:
+        self.settle(self.granted(), outcome, elapsed_s)
 
     def trip(self) -> None:
         while self.circuit.state == "closed":
@@ -256,6 +256,64 @@ def test_the_wall_clock_has_no_say_in_when_a_circuit_opens(monkeypatch: pytest.M
     monkeypatch.setattr("time.time", lambda: 0.0)
     bench.now += 30
     assert isinstance(bench.permit(), Granted)
+
+
+BY_SHARE = BreakerPolicy(failure_ratio=0.5, min_calls=10, window=PositiveDuration(60.0))
+BY_SLOWNESS = BreakerPolicy(slow_call=PositiveDuration(2.0), slow_ratio=0.5, min_calls=4)
+
+
+def test_by_share_a_few_failures_among_many_calls_do_not_open_it() -> None:
+    bench = Bench(BY_SHARE)
+    for number in range(1000):
+        bench.call("failed" if number % 3 == 0 else "ok")
+    assert bench.circuit.state == "closed"
+
+
+def test_by_share_half_of_the_calls_failing_open_it_once_there_are_enough() -> None:
+    bench = Bench(BY_SHARE)
+    states = []
+    for outcome in [*["failed"] * 9, "ok"]:
+        bench.call(outcome)  # type: ignore[arg-type]
+        states.append(bench.circuit.state)
+    assert states == ["closed"] * 9 + ["open"]
+
+
+def test_by_share_calls_that_left_the_window_do_not_count() -> None:
+    bench = Bench(BY_SHARE)
+    for _ in range(9):
+        bench.call("failed")
+    bench.now += 61
+    for _ in range(9):
+        bench.call("ok")
+    bench.call("failed")
+    assert bench.circuit.state == "closed"
+
+
+def test_slow_calls_open_it_though_none_failed() -> None:
+    bench = Bench(BY_SLOWNESS)
+    states = []
+    for elapsed_s in (0.1, 0.1, 2.0, 5.0):
+        bench.call("ok", elapsed_s)
+        states.append(bench.circuit.state)
+    assert states == ["closed"] * 3 + ["open"]
+
+
+def test_a_slow_probe_is_a_failed_one() -> None:
+    bench = Bench(BY_SLOWNESS)
+    for _ in range(4):
+        bench.call("ok", 3.0)
+    bench.now += 30
+    bench.call("ok", 3.0)
+    assert bench.circuit.state == "open"
+
+
+def test_counting_shares_takes_a_bounded_memory() -> None:
+    bench = Bench(BreakerPolicy(failure_ratio=1.0, min_calls=1_000_000))
+    for _ in range(2000):
+        bench.now += 0.2
+        bench.call("failed")
+    assert len(bench.record.tallies) <= 21
+    assert len(bench.record.failures) <= 5
 
 
 STEPS = st.lists(

@@ -198,6 +198,19 @@ def test_many_failures_at_once_from_two_daemons_are_all_counted(
         here.ask(Permit())
 
 
+def test_calls_of_two_daemons_count_together_where_a_share_decides(
+    supervised: Supervised, link: Links, redis: RedisServer
+) -> None:
+    here, there = two_breakers(supervised, link, redis, BreakerPolicy(failure_ratio=0.5, min_calls=10))
+    for _ in range(5):
+        here.ask(Settled(here.ask(Permit()), "ok"))
+    fail(there, 4)
+    here.ask(Permit())
+    fail(there, 1)
+    with pytest.raises(CircuitOpen):
+        here.ask(Permit())
+
+
 def test_a_change_made_elsewhere_is_announced_here(
     supervised: Supervised, link: Links, redis: RedisServer, heard: list[events.Event]
 ) -> None:

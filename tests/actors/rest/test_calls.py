@@ -118,6 +118,7 @@ def test_an_error_status_is_an_upstream_error_with_a_piece_of_its_body(
         api(retry={"retries": 3, "base": "1ms"}).call("get_user", username="ada")
     assert (caught.value.status, caught.value.body) == (status, {"message": "Not Found"})
     assert caught.value.details["headers"]["x-request-id"] == "r9"
+    assert caught.value.retryable is retryable
     assert caught.value.started == "yes"
     assert http_peer.count() == 1
 
