@@ -34,6 +34,8 @@ IPC_FOLDER: Final = "ipc"
 IPC_FILE: Final = "gateway.sock"
 #: what the kernel allows for the path of a unix socket, less the final zero
 MAX_IPC_PATH_BYTES: Final = 107
+#: connections that the ipc socket takes beyond max_clients
+LOCAL_CLIENTS: Final = 16
 HOUSEKEEPING_S: Final = 10.0
 LINGER_MS: Final = 500
 
@@ -148,7 +150,8 @@ class GatewaySockets:
             self._context,
             name,
             max_message=self.service.max_message,
-            max_clients=self.config.max_clients,
+            # whoever floods the tcp sockets must not lock out the command line
+            max_clients=self.config.max_clients + (LOCAL_CLIENTS if name == "ipc" else 0),
             max_in_flight=self.service.max_in_flight,
             on_message=self._on_message,
             may_read=self._may_read,

@@ -6,7 +6,6 @@ connection back until it has answered. A stranger gets no answer of ours at all,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,8 +22,6 @@ from runtime.edge.gateway.rights import Rights
 ADDRESS: Final = "inproc://zeromq.zap.01"
 #: without a domain ZeroMQ would not ask us at all (RFC 27)
 DOMAIN: Final = b"regrow"
-
-_log = logging.getLogger("regrow.gateway")
 
 
 @dataclass(frozen=True)
@@ -85,5 +82,4 @@ class Zap:
         counters.STRANGERS.inc(reason)
         where = address.decode("ascii", "replace")
         events.publish("wire.stranger_refused", reason=reason, address=where)
-        _log.warning("a stranger was refused", extra={"reason": reason, "address": where})
         return [b"1.0", request_id, b"400", b"no such client", b"", b""]

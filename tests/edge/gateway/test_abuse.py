@@ -108,6 +108,15 @@ def test_clients_are_bounded_and_a_place_is_free_again_when_one_goes(state_dir: 
         assert second.receive().op == "PONG"
 
 
+def test_the_ipc_socket_still_takes_the_command_line_when_all_places_are_taken(state_dir: Path) -> None:
+    with wire_on(state_dir, max_clients=1) as wire:
+        remote, local = wire.client(), wire.client(endpoint=wire.ipc)
+        remote.request("PING")
+        remote.receive()
+        local.request("PING")
+        assert local.receive().op == "PONG"
+
+
 def test_a_client_that_vanishes_is_forgotten_and_its_ask_cancelled(wire: Wire) -> None:
     client = wire.client()
     client.ask("wait")
