@@ -305,8 +305,11 @@ class Connection(Actor):
             if self.engine.is_alive():
                 return
             self._lose("the server ended the connection")
+        if clock.now() >= job.deadline or job.promise.done:
+            raise _expired()
         try:
-            self._open(max(0.0, job.deadline - clock.now()))
+            # not cut at the job's deadline: a caller with little time must not make a slow server look dead
+            self._open()
         except Lost as lost:
             self._lose(lost.reason)
             raise self._connection_error(lost) from lost
@@ -314,7 +317,7 @@ class Connection(Actor):
     def _cut_off_in_time(self, job: Job) -> Any:
         left_s = job.deadline - clock.now()
         if left_s <= 0 or job.promise.done:
-            raise AskTimeout("the deadline passed before the statement was sent", started="no", retryable=True)
+            raise _expired()
         self._cut_by = None
         self.statements += 1
         timer = clock.after(left_s, self._cut, "deadline")
@@ -341,9 +344,8 @@ class Connection(Actor):
         if self._cut_by is None and clock.now() < job.deadline:
             return TimedOut(f"operation {name} was cut off by the database: its own limit, or its administrator")
         if job.promise.deadline is None or job.deadline < job.promise.deadline:
-            return TimedOut(
-                f"operation {name} took longer than its timeout of {job.operation.timeout_s or 0:g} s and was cut off"
-            )
+            limit_s = job.operation.timeout_s or job.deadline - job.queued_at
+            return TimedOut(f"operation {name} took longer than its timeout of {limit_s:g} s and was cut off")
         return AskTimeout(f"the deadline passed while operation {name} ran, it was cut off", started="yes")
 
     def _cut_by_caller(self) -> None:
@@ -370,8 +372,8 @@ class Connection(Actor):
 
     # -- the connection's life
 
-    def _open(self, timeout_s: float) -> None:
-        self.engine.open(min(timeout_s, self.settings.connect_timeout_s))
+    def _open(self) -> None:
+        self.engine.open(self.settings.connect_timeout_s)
         self.state = "busy" if self._working else "idle"
         self.last_error = None
         self._connected = True
@@ -380,13 +382,14 @@ class Connection(Actor):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        self._announce()
         events.publish(
             "database.connected", actor=self.settings.pool, connection=self.index, server=self.engine.version
         )
 
     def _try_open(self) -> None:
         try:
-            self._open(self.settings.connect_timeout_s)
+            self._open()
         except Lost as lost:
             self._lose(lost.reason)
         except DatabaseError as error:
@@ -453,3 +456,7 @@ class Connection(Actor):
             state = "busy" if self._working else self.state
             version = self.engine.version if connected else None
             pool.post(Report(self.index, self.ref, self._taken, state, connected, lost, self.last_error, version))
+
+
+def _expired() -> AskTimeout:
+    return AskTimeout("the deadline passed before the statement was sent", started="no", retryable=True)

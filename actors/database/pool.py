@@ -140,12 +140,9 @@ class Pool(Actor):
     def status(self) -> dict[str, Any]:
         """Return how many connections are in which state, and who waits. Never switches."""
         states = [slot.state for slot in self._slots]
+        is_up = any(slot.connected for slot in self._slots)
         detail: dict[str, Any] = {
-            "state": "up"
-            if any(slot.connected for slot in self._slots)
-            else "waiting"
-            if "waiting" in states
-            else "idle",
+            "state": "up" if is_up else "waiting" if "waiting" in states else "idle",
             "in_use": states.count("busy"),
             "idle": states.count("idle"),
             "size": self.settings.size,
@@ -256,6 +253,7 @@ class Pool(Actor):
             job = line[0]
             if job.promise.done:
                 line.popleft()
+                metrics.OPERATIONS.inc(self.settings.name, job.operation.name, "failed")
                 continue
             slot = self._free()
             if slot is not None:
@@ -322,6 +320,8 @@ class Pool(Actor):
             error: RegrowError = ConnectionFailed(
                 f"database {settings.name} is not connected: {self.last_error}", started="no", retry_after_s=1.0
             )
+        elif not any(slot.ref is not None for slot in self._slots):
+            error = Unavailable(f"the connections of database {settings.name} are restarting", retry_after_s=1.0)
         else:
             error = Overloaded(
                 f"no connection of database {settings.name} was free within {waited_s:.3g} s, all {settings.size} are "

@@ -177,7 +177,11 @@ class PostgresEngine:
                 pgconn.notifies()  # has libpq read what came, so that a farewell reaches _on_notice
         except psycopg.Error:
             return False
-        return not self._dismissed and pgconn.status == pq.ConnStatus.OK and pgconn.transaction_status == pq.TransactionStatus.IDLE
+        return (
+            not self._dismissed
+            and pgconn.status == pq.ConnStatus.OK
+            and pgconn.transaction_status == pq.TransactionStatus.IDLE
+        )
 
     def _on_notice(self, notice: errors.Diagnostic) -> None:
         if notice.severity_nonlocalized in ("FATAL", "PANIC"):
