@@ -208,12 +208,15 @@ def fork_a_sleeper_and_die() -> None:
     os._exit(3)
 
 
-def detach_a_sleeper_and_die(seconds: float) -> None:
-    """The grandchild leaves the session, so nobody is meant to find it; it keeps the pipes open."""
+def detach_a_sleeper_and_die() -> None:
+    """The grandchild leaves the session, so nobody is meant to find it; it keeps socket and pipes open."""
+    left, told = os.pipe()
     if os.fork() == 0:
         os.setsid()
-        time.sleep(seconds)
-        os._exit(0)
+        os.write(1, b"%d\n" % os.getpid())
+        os.write(told, b"!")
+        time.sleep(120)
+    os.read(left, 1)
     os._exit(4)
 
 
@@ -301,7 +304,7 @@ def shout_and_wait_for_file(path: str) -> bool:
 
 
 def shout_and_spin() -> NoReturn:
-    os.write(2, b"spinning\n")
+    os.write(2, b"spinning in %d\n" % os.getpid())
     while True:
         pass
 
