@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import adopt_orphans
 
-pytest_plugins = ["pytester", "tests.support.leaks", "tests.support.fixtures"]
+pytest_plugins = ["pytester", "tests.support.leaks", "tests.support.machine", "tests.support.fixtures"]
 
 _MARKS_OF_FIXTURES = {
     "postgres": "postgres",

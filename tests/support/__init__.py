@@ -22,8 +22,8 @@ The daemon
                         gives `.endpoint`, `.http`, `.pid`, `.log`, `.state_dir`, `.run("tree", "--json")`, `.stop()`,
                         `.kill()`; reaped after the test, which fails when it leaves a process behind; see `Daemon`
 
-Leaks: every test fails that leaves a greenlet, a child process or a socket behind; `@pytest.mark.allow_leaks("socket")`
-with the reason beside it lets one kind pass. `leaks.register(check)` adds a kind (actors, timers, names).
+Leaks: every test fails that leaves a greenlet, a child process, a socket, a name or a timer of the real clock behind;
+`@pytest.mark.allow_leaks("socket")` with the reason beside it lets one kind pass. `leaks.register(check)` adds a kind.
 
 Marks are set by the fixtures: `-m "not postgres"` leaves out what needs a PostgreSQL server.
 `python -m tests.support.install` finds or installs the server programs; `make test` runs it.
