@@ -51,7 +51,7 @@ class Terminal:
         assert self._shell.stdout is not None
         self._shell.stdin.write(f"{text}\nwait\necho '{mark}'\n".encode())
         self._shell.stdin.flush()
-        written = []
+        written: list[str] = []
         with gevent.Timeout(
             BLOCK_TIMEOUT_S, AssertionError(f"a block did not end within {BLOCK_TIMEOUT_S} s:\n{text}")
         ):
