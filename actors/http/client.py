@@ -9,6 +9,7 @@ which would hand our secrets to other hosts and read bodies without bound.
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import select
 import socket
 import ssl
@@ -40,6 +41,7 @@ from regrow.protocol.errors import (
 )
 
 _poll = get_original("select", "poll")
+_getaddrinfo = get_original("socket", "getaddrinfo")
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_RESPONSE_BYTES = 8 << 20
@@ -106,7 +108,7 @@ class _Connection(HTTPConnection):
         # In place of urllib3's own, which leaves the socket open when a kill or a time limit ends the wait, and which
         # gives each address of a name the whole time limit.
         try:
-            addresses = socket.getaddrinfo(self._dns_host, self.port, 0, socket.SOCK_STREAM)
+            addresses = _addresses(self._dns_host, self.port)
         except (socket.gaierror, UnicodeError) as error:
             raise urllib3.exceptions.NameResolutionError(self.host, self, socket.gaierror(str(error))) from error
         ends = time.monotonic() + (self.timeout or CONNECT_TIMEOUT_S)
@@ -245,6 +247,16 @@ class HttpClient:
                 raise _too_large(doing, limit)
             chunks.append(chunk)
         return b"".join(chunks)
+
+
+def _addresses(host: str, port: int) -> list[Any]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    # An address needs no looking up, so it need not wait for a thread of the resolver's, which slow names may hold.
+    found: list[Any] = _getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    return found
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

@@ -64,7 +64,7 @@ class Guarded:
         self.limiter = limiter
         self.breaker = breaker
         self.patience_s = patience_s
-        self._budget = RetryBudget(retry.budget)
+        self._budget = RetryBudget(retry.budget, saved=max(10.0, 3.0 * retry.retries))
 
     def __repr__(self) -> str:
         return f"<Guarded {self.integration}>"

@@ -25,7 +25,7 @@ class RetryPolicy(Table, frozen=True, kw_only=True):
 
     budget: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.2
     """So many retries for each call, on average over all calls: an outage of the peer is not multiplied by retries. One
-    retry a second and ten in a row are always allowed."""
+    retry a second, and those of three calls in a row, are always allowed."""
 
     def __post_init__(self) -> None:
         if self.max < self.base:

@@ -23,14 +23,14 @@ def delay_s(policy: RetryPolicy, retry: int, draw: Callable[[], float] = random.
 
 
 class RetryBudget:
-    """How many retries are left: `share` of one for each call, one a second, ten saved up at the most."""
+    """How many retries are left: `share` of one for each call and one a second, at most `saved` of them saved up."""
 
-    SAVED = 10.0
     PER_S = 1.0
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, saved: float = 10.0) -> None:
         self.share = share
-        self._left = self.SAVED
+        self.saved = saved
+        self._left = saved
         self._at = float("-inf")
 
     def __repr__(self) -> str:
@@ -38,12 +38,12 @@ class RetryBudget:
 
     def call(self) -> None:
         """Count a first try. Never switches."""
-        self._left = min(self.SAVED, self._left + self.share)
+        self._left = min(self.saved, self._left + self.share)
 
     def take(self, now: float) -> bool:
         """Take one retry out of the budget; False when there is none. Never switches."""
         if self._at < now:
-            self._left = min(self.SAVED, self._left + (now - self._at) * self.PER_S)
+            self._left = min(self.saved, self._left + (now - self._at) * self.PER_S)
             self._at = now
         if self._left < 1.0:
             return False
