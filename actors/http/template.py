@@ -18,7 +18,8 @@ BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
 METHODS = QUERY_METHODS | BODY_METHODS
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Two underscores at the beginning belong to Python.
+_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 
 

@@ -52,7 +52,7 @@ _TYPES: dict[str, Any] = {
 }
 ParamType = Literal["string", "integer", "number", "boolean", "array", "object", "any"]
 HeaderName = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+Name = Annotated[str, Meta(pattern=r"^(?!__)[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
 
 
 class Basic(Table, frozen=True, kw_only=True):

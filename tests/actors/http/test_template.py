@@ -73,7 +73,7 @@ def test_a_value_that_json_cannot_say_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "FETCH /x", "GET x", "GET", "GET /x?y=1", "GET /x#y", "GET /{a b}", "GET /{a}/{a}", "GET /{}", "GET /ä",
+        "FETCH /x", "GET x", "GET", "GET /x?y=1", "GET /x#y", "GET /{a b}", "GET /{a}/{a}", "GET /{}", "GET /{__x}", "GET /ä",
         "get /x", "GET /a b",
     ],
 )  # fmt: skip

@@ -82,6 +82,7 @@ def test_the_whole_example_of_the_reference_is_accepted(tmp_path: Path) -> None:
         ({"operations": {"x": {"request": "GET /x", "query": ["a"]}}}, "go to the query anyway"),
         ({"operations": {"x": {"request": "POST /{a}", "query": ["a"]}}}, "fills a place"),
         ({"operations": {"x y": {"request": "GET /x"}}}, "not allowed here"),
+        ({"operations": {"x": {"request": "GET /x", "params": {"__slots__": "any"}}}}, "not allowed here"),
         ({"operations": {"x": {"request": "GET /x", "params": {"a": {"required": True, "default": 1}}}}}, "no default"),
         ({"operations": {"x": {"request": "GET /x", "pages": 1}}}, "does not have this key yet"),
         ({"proxy": "http://x"}, "does not have this key yet"),
