@@ -22,8 +22,8 @@ from gevent import Greenlet
 from actors.database import metrics
 from actors.database.engine import REPEATABLE, Engine, Interrupted, Lost, Stale
 from actors.database.operation import Operation, Values
-from actors.resilience.breaker import Permit, Settled
-from actors.resilience.circuit import Outcome
+from actors.resilience.breaker import CircuitTable, Permit, Settled
+from actors.resilience.circuit import Granted, Outcome
 from regrow.protocol.errors import Cancelled, ConnectionFailed, DatabaseError, RegrowError, TimedOut
 from runtime import clock, events
 from runtime.actor import Actor
@@ -123,6 +123,8 @@ class ConnectionSettings:
     max_idle_s: float
     check_interval_s: float
     retries: int
+    #: the breaker's own record, for a look that costs no message
+    circuit: CircuitTable | None = None
     backoff_base_s: float = 0.1
     backoff_max_s: float = 30.0
     #: the engine of each connection, so that a successor finds what a killed predecessor left open
@@ -154,6 +156,7 @@ class Connection(Actor):
         self._lifetime_s = settings.max_lifetime_s * random.uniform(0.9, 1.0)
         self._cutting: Greenlet[..., None] | None = None
         self._cut_by: str | None = None
+        self._granted: Granted | None = None
 
     # -- hooks
 
@@ -246,7 +249,7 @@ class Connection(Actor):
         breaker = whereis(f"{self.settings.pool}/breaker")
         if breaker is None:
             return self._perform(job)
-        granted = breaker.ask(Permit(), timeout=max(0.0, job.deadline - clock.now()))
+        granted = self._permit(breaker, job)
         outcome: Outcome = "unknown"
         try:
             answer = self._perform(job)
@@ -258,6 +261,17 @@ class Connection(Actor):
         finally:
             if breaker.is_alive():
                 breaker.post(Settled(granted, outcome))
+
+    def _permit(self, breaker: Ref, job: Job) -> Granted:
+        """Ask for a permit, or use the last one again: while the circuit stays closed they are all the same."""
+        circuit, last = self.settings.circuit, self._granted
+        if last is not None and last.probe is None and circuit is not None:
+            record = circuit.record
+            if record.state == "closed" and record.generation == last.generation:
+                return last
+        granted: Granted = breaker.ask(Permit(), timeout=max(0.0, job.deadline - clock.now()))
+        self._granted = granted
+        return granted
 
     def _outcome(self, error: RegrowError) -> Outcome:
         if isinstance(error, DatabaseError):

@@ -149,6 +149,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
     found: DatabaseConfig = config
     operations = {each: found.operation(each) for each in found.operations}
     exports = {each: _exported(operation) for each, operation in operations.items()}
+    circuit = CircuitTable()
     connections = ConnectionSettings(
         pool=name,
         engine=_engine(name, found, context),
@@ -158,6 +159,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
         max_idle_s=float(found.max_idle),
         check_interval_s=float(found.check_interval),
         retries=found.retries,
+        circuit=circuit,
     )
     front = PoolSettings(
         name=name,
@@ -170,7 +172,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
     )
     children = []
     if found.breaker is not None:
-        arguments = {"integration": name, "policy": found.breaker, "table": CircuitTable()}
+        arguments = {"integration": name, "policy": found.breaker, "table": circuit}
         children.append(ChildSpec(id="breaker", start=Breaker, kwargs=arguments, name=f"{name}/breaker"))
     for index in range(1, found.size + 1):
         arguments = {"settings": connections, "index": index}
