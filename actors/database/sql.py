@@ -185,6 +185,8 @@ class _Lexer:
             self.touching = False
             return at + 1
         name = found.group(1)
+        if name.startswith("__"):
+            raise self._error(at, f"parameter {name!r} begins with two underscores", "rename it")
         if not name.isascii():
             raise self._error(at, f"parameter {name!r} is not ASCII", "use letters, digits and underscores")
         self.pieces.append(sql[self.piece_start : at])
