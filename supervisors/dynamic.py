@@ -68,8 +68,8 @@ class DynamicSupervisor(Supervisor):
     def listed(self, child: Child) -> Child | None:
         return self.waiting.get(child.last_ref) if child.last_ref is not None else None
 
-    def restart_later(self, child: Child) -> None:
-        super().restart_later(child)
+    def retry_in(self, child: Child, delay_s: float) -> None:
+        super().retry_in(child, delay_s)
         if child.last_ref is not None:
             self.waiting[child.last_ref] = child
 

@@ -230,9 +230,10 @@ class Supervisor(Actor):
         delay_s = child.next_delay_s(backoff)
         child.set(RESTARTING)
         child.why = f"restarts in {delay_s:.3g} s after {child.last_reason}"[:MAX_REASON_CHARS]
-        self._retry_in(child, delay_s)
+        self.retry_in(child, delay_s)
 
-    def _retry_in(self, child: Child, delay_s: float) -> None:
+    def retry_in(self, child: Child, delay_s: float) -> None:
+        """Try again to start the child when its delay is over. Never switches."""
         child.retry = clock.after(delay_s, self._retry_due, child)
         child.retry_at = clock.now() + delay_s
 
@@ -248,7 +249,7 @@ class Supervisor(Actor):
         child.set(PARKED)
         child.last_reason = reason
         child.why = f"gave up ({reason}), tries again in {delay_s:.3g} s"[:MAX_REASON_CHARS]
-        self._retry_in(child, delay_s)
+        self.retry_in(child, delay_s)
         events.publish(
             "actor.parked",
             actor=child.spec.name or child.label,
@@ -268,7 +269,7 @@ class Supervisor(Actor):
         child.last_reason = reason
         names = ", ".join(child.spec.depends_on) or "its dependency"
         child.why = f"waits for {names}: {redact(str(reason))}"[:MAX_REASON_CHARS]
-        self._retry_in(child, delay_s)
+        self.retry_in(child, delay_s)
         child.unwait = wait_for(child.spec.depends_on, partial(self._dependency_back, child))
         events.publish(
             "actor.waiting",

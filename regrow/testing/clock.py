@@ -18,6 +18,7 @@ from gevent.hub import Waiter
 from runtime import clock, scheduler
 
 SLOTS_PER_S = 1_000_000  # a timer of a test fires at its instant, not at the end of a coarse slot
+ROUNDING_S = 1e-7  # sums of floats that mean the same instant
 MAX_TURNS = 100_000
 
 
@@ -68,8 +69,8 @@ class ManualClock:
         return self._wheel.next_due()
 
     def pending(self) -> list[clock.Timer]:
-        """Return the timers that have neither fired nor been cancelled. Never switches."""
-        return self._wheel.pending()
+        """Return the timers that have neither fired nor been cancelled, but for the machine's own. Never switches."""
+        return [timer for timer in self._wheel.pending() if timer is not scheduler.S.sweep_timer]
 
     def settle(self) -> None:
         """Return when nothing is ready to run: no actor with messages, no woken greenlet, no due timer.
@@ -80,7 +81,7 @@ class ManualClock:
         for _ in range(MAX_TURNS):
             _run_in_hub(_nothing)
             due = self._wheel.next_due()
-            if due is not None and due <= self._now_s:
+            if due is not None and due <= self._now_s + ROUNDING_S:
                 _run_in_hub(self._fire)
             elif not (scheduler.S.ready or scheduler.S.scheduled or loop._callbacks):
                 return
@@ -94,11 +95,11 @@ class ManualClock:
         self.settle()
         while True:
             due = self._wheel.next_due()
-            if due is None or due > target_s:
+            if due is None or due > target_s + ROUNDING_S:
                 break
             self._now_s = max(self._now_s, due)
             self.settle()
-        self._now_s = target_s
+        self._now_s = max(self._now_s, target_s)
         self.settle()
 
     def advance_to_next(self) -> bool:
@@ -113,7 +114,7 @@ class ManualClock:
         self._wheel.fire()
 
     def __repr__(self) -> str:
-        return f"<ManualClock at {self._now_s:g} s, {len(self._wheel.pending())} timers pending>"
+        return f"<ManualClock at {self._now_s:g} s, {len(self.pending())} timers pending>"
 
 
 def _nothing() -> None:
