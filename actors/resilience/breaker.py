@@ -149,6 +149,16 @@ class Breaker(Actor):
         return shown
 
     def _permit(self) -> Granted:
+        if self._table.shared is None:
+            return self._granted()
+        promise = self.defer()
+        granted = self._granted()
+        if not promise.resolve(granted) and granted.probe is not None:
+            # The caller gave up while Redis was asked: the probe's place must not wait for its lease to end.
+            self._decide(lambda: self._circuit.settle(granted, "unknown"))
+        return granted
+
+    def _granted(self) -> Granted:
         decision = self._decide(self._circuit.permit)
         if isinstance(decision, Granted):
             return decision

@@ -17,7 +17,8 @@ from actors.resilience.shared import RedisLink, SharedCircuit, SharedDown, Share
 from config.schema import PositiveDuration
 from config.secret import Secret
 from regrow.protocol.errors import CircuitOpen, RateLimited, Unavailable
-from runtime import events
+from runtime import clock, events
+from runtime.promise import Promise
 from runtime.ref import Ref
 from tests.actors.resilience.conftest import Supervised, found
 from tests.support.servers.redis import RedisServer
@@ -185,6 +186,22 @@ def test_a_half_open_circuit_lets_one_probe_go_over_all_daemons(
     ref, probe = granted[0]
     ref.ask(Settled(probe, "ok"))
     assert [each.ask(Permit()).probe for each in (here, there)] == [None, None]
+
+
+def test_a_probe_granted_to_a_caller_that_gave_up_meanwhile_is_free_again_at_once(
+    supervised: Supervised, link: Links, redis_server: RedisServer
+) -> None:
+    here, there = two_breakers(supervised, link, redis_server, QUICK)
+    fail(here, 5)
+    gevent.sleep(0.25)
+    redis_server.sigstop()
+    promise = Promise(deadline=clock.now() + 10)
+    here.request(Permit(), promise)
+    gevent.sleep(0.02)
+    promise.cancel()
+    redis_server.sigcont()
+    gevent.sleep(0.2)
+    assert there.ask(Permit()).probe is not None
 
 
 def test_many_failures_at_once_from_two_daemons_are_all_counted(
