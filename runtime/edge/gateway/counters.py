@@ -32,7 +32,7 @@ GATEWAY_CODES = (
 
 for _op in [*REQUEST_OPS.values(), INVALID]:
     REQUESTS.declare(_op)
-for _op in [*sorted(TERMINAL_OPS), "BYE"]:
+for _op in [*sorted(TERMINAL_OPS), "PART", "BYE"]:
     ANSWERS.declare(_op)
 for _code in GATEWAY_CODES:
     assert _code in ERRORS

@@ -21,6 +21,7 @@ from runtime.promise import Promise
 if TYPE_CHECKING:
     from runtime.edge.gateway.memory import Remembered
     from runtime.edge.gateway.port import Port
+    from runtime.edge.gateway.streaming import StreamAsk
 
 SPARE_PLACES = 100
 #: a REPLY may fill the outbox up to here; what is over is answered with a small error instead
@@ -47,15 +48,31 @@ class Ask:
         self.remembered: Remembered | None = None
         self.timer: Timer | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has had its terminal answer."""
+        return self.peer.asks.get(self.key) is not self
+
+    @property
+    def started(self) -> bool:
+        """Whether its work has begun, as far as is known."""
+        work = self.promise or (self.remembered.promise if self.remembered is not None else None)
+        return work is not None and work.started
+
+    def stop(self, error: RegrowError) -> None:
+        """End it early with this error; with an idem key the work itself goes on. Never switches."""
+        if self.promise is None or not self.promise.abandon(error):
+            self.finish(error_outcome(error, self.target, self.ref))
+
     def settled(self, promise: Promise) -> None:
         """Answer, as the callback of the promise. Never switches."""
         self.finish(self.service.outcome_of(promise, self.target, self.ref, self.codec))
 
     def finish(self, outcome: Outcome) -> None:
         """Send the one terminal answer; whoever comes second finds nothing to do. Never switches."""
-        peer = self.peer
-        if peer.asks.get(self.key) is not self:
+        if self.is_over:
             return
+        peer = self.peer
         del peer.asks[self.key]
         self.service.ask_ended()
         if self.timer is not None:
@@ -86,6 +103,7 @@ class Peer:
         "max_message",
         "outbox",
         "outbox_bytes",
+        "paused",
         "port",
         "rights",
         "route",
@@ -111,6 +129,7 @@ class Peer:
         self.asks: dict[AskKey, Ask] = {}
         self.outbox: deque[list[bytes]] = deque()
         self.outbox_bytes = 0
+        self.paused: dict[StreamAsk, None] = {}  # streams that go on once the outbox is empty
 
     def is_full(self) -> bool:
         """Tell whether another ask would have no room for its answer. Never switches."""
@@ -152,6 +171,20 @@ class Peer:
             counters.UNDELIVERED.inc("gone")
         else:
             self.port.send(self, encode(outcome.op, id, outcome.header, outcome.body, envelope))
+
+    def send_part(self, part: Outcome, id: bytes) -> None:
+        """Send a PART; its stream makes sure that few of them wait here. Never switches."""
+        counters.ANSWERS.inc("PART")
+        if self.gone:
+            counters.UNDELIVERED.inc("gone")
+        else:
+            self.port.send(self, encode("PART", id, part.header, part.body))
+
+    def flushed(self) -> None:
+        """Let the streams go on that waited for the outbox to be empty. Never switches."""
+        paused, self.paused = self.paused, {}
+        for ask in paused:
+            ask.go_on()
 
     def forget(self) -> None:
         """Let go of a connection that ended: what it waited for has nobody to go to. Never switches."""

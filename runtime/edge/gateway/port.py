@@ -265,6 +265,8 @@ class Port:
                 counters.OUTBOX_BYTES.add(-size)
             if not peer.outbox:
                 self._blocked.pop(peer, None)
+                if peer.paused:
+                    peer.flushed()
 
     def _retry_later(self) -> None:
         if self._retry is None and not self._closed:

@@ -44,6 +44,7 @@ from runtime.edge.gateway import counters
 from runtime.edge.gateway.memory import IdemMemory, digest
 from runtime.edge.gateway.outcome import Outcome, error_outcome
 from runtime.edge.gateway.peer import Ask, AskKey, Peer
+from runtime.edge.gateway.streaming import StreamAsk
 from runtime.exports import Exported
 from runtime.messages import Call, WithHeader
 from runtime.promise import Promise, deadline_error
@@ -53,6 +54,9 @@ HEARTBEAT_MS: Final = 2000
 MAX_COMPARED: Final = 100
 RETRY_AFTER_FULL_S: Final = 0.1
 RETRY_AFTER_DRAIN_S: Final = 1.0
+
+#: ops whose id is that of an ask in flight
+_ABOUT_ANOTHER: Final = frozenset({"CANCEL", "CREDIT", "UNSUB"})
 
 _log = logging.getLogger("regrow.gateway")
 
@@ -100,7 +104,7 @@ class Service:
             "DESCRIBE": self._on_describe,
             "SUB": self._on_later,
             "UNSUB": self._on_later,
-            "CREDIT": self._on_later,
+            "CREDIT": self._on_credit,
         }
 
     # -- messages in
@@ -116,7 +120,7 @@ class Service:
         if not message.envelope:
             peer.is_dealer = True
         try:
-            if message.op != "CANCEL" and peer.asks and _key(message) in peer.asks:
+            if message.op not in _ABOUT_ANOTHER and peer.asks and _key(message) in peer.asks:
                 raise Conflict("an ask with this id is in flight on this connection, choose another id")
             self._ops[message.op](peer, message)
         except RegrowError as error:
@@ -172,9 +176,9 @@ class Service:
 
     def _on_ask(self, peer: Peer, message: Request) -> None:
         header = message.header
-        if header.stream:
-            raise BadRequest(f"{header.to}.{header.method} does not stream, ask without stream")
         entry, exported = self._find(peer, header.to, header.method)
+        if header.stream or exported.streams:
+            _check_stream(message, exported)
         args = _arguments(exported, message)
         if self.draining:
             raise _draining()
@@ -186,7 +190,10 @@ class Service:
         timeout_s = entry.timeout_s if header.deadline_ms is None else header.deadline_ms / 1000
         deadline = clock.now() + min(timeout_s, self.max_deadline_s)
         key = _key(message)
-        ask = Ask(peer, key, message.id, message.envelope, header.to)
+        if header.stream:
+            ask: Ask = StreamAsk(peer, key, message.id, header.to, credit=header.credit)
+        else:
+            ask = Ask(peer, key, message.id, message.envelope, header.to)
         ask.service = self
         ask.codec = header.codec
         if header.idem is not None:
@@ -196,6 +203,13 @@ class Service:
         if ref is None:
             raise entry.unavailable()
         ask.ref = ref
+        if isinstance(ask, StreamAsk):
+            limit_s = self.max_deadline_s if header.deadline_ms is None else header.deadline_ms / 1000
+            ask.deadline = clock.now() + min(limit_s, self.max_deadline_s)
+            ask.timeout_s = entry.timeout_s
+            self._ask_began(ask)
+            ask.begin(Call(header.method, args))
+            return
         ask.promise = Promise(deadline=deadline, callback=ask.settled)
         self._ask_began(ask)
         ref.request(Call(header.method, args), ask.promise)
@@ -251,6 +265,8 @@ class Service:
     def _on_tell(self, peer: Peer, message: Request) -> None:
         header = message.header
         entry, exported = self._find(peer, header.to, header.method)
+        if exported.streams:
+            raise BadRequest(f"{header.to}.{header.method} streams: ask it with stream, a tell has no reader")
         args = _arguments(exported, message)
         if self.draining:
             raise _draining()
@@ -281,6 +297,15 @@ class Service:
             found = [described for described in all_of_them if described is not None]
         outcome = self._reply({"actors": found}, {}, message.header.codec, "the description")
         peer.send(outcome.op, message.id, outcome.header, outcome.body, message.envelope)
+
+    def _on_credit(self, peer: Peer, message: Request) -> None:
+        if message.envelope:
+            raise BadRequest("a REQ socket cannot read streams, use a DEALER socket")
+        if message.header.n is None:
+            raise BadRequest("the header names no number of parts, give `n`")
+        ask = peer.asks.get(_key(message))
+        if isinstance(ask, StreamAsk):  # else the stream had ended already
+            ask.give(message.header.n)
 
     def _on_later(self, peer: Peer, message: Request) -> None:
         raise BadRequest(f"this daemon offers no {message.op}")
@@ -340,6 +365,14 @@ class Service:
             _log.exception("an answer could not be made", extra={"target": target})
             return error_outcome(ExecutionError(f"the answer of {target} cannot be sent: {type(error).__name__}"))
 
+    def part(self, item: Any, header: Mapping[str, Any], codec: Codec, target: str) -> Outcome:
+        """Return one item of a stream, or the ERROR that ends the stream instead. Never switches."""
+        try:
+            return self._reply(item, header, codec, f"a part of {target}")
+        except Exception as error:  # noqa: BLE001 - the edge: see outcome_of
+            _log.exception("a part could not be made", extra={"target": target})
+            return error_outcome(ExecutionError(f"a part of {target} cannot be sent: {type(error).__name__}"))
+
     def _reply(self, value: Any, header: Mapping[str, Any], codec: Codec, what: str) -> Outcome:
         if codec != "json":
             header = {**header, "codec": codec}
@@ -361,37 +394,24 @@ class Service:
 
     def cancel(self, ask: Ask) -> None:
         """End an ask in its client's name; work that others wait for as well goes on. Never switches."""
-        if ask.promise is not None:
-            ask.promise.cancel()
-            return
+        error = Cancelled("the request was cancelled by its caller", started="yes" if ask.started else "no")
         remembered = ask.remembered
-        if remembered is None:
-            return
-        work = remembered.promise
-        if work is not None and len(remembered.waiting) == 1:
-            work.cancel()
-            return
-        started = "yes" if work is not None and work.started else "no"
-        error = Cancelled("the request was cancelled by its caller", started="yes" if started == "yes" else "no")
-        ask.finish(error_outcome(error, ask.target))
+        if remembered is not None and remembered.promise is not None and len(remembered.waiting) == 1:
+            remembered.promise.abandon(error)
+        else:
+            ask.stop(error)
 
     def give_up(self, ask: Ask) -> None:
         """Let go of an ask whose connection ended; with an idem key its work goes on. Never switches."""
-        error = Cancelled(
-            "the connection of the caller ended",
-            started="yes" if ask.promise is not None and ask.promise.started else "no",
-        )
-        if ask.promise is None or not ask.promise.abandon(error):
-            ask.finish(error_outcome(error, ask.target))
+        ask.stop(Cancelled("the connection of the caller ended", started="yes" if ask.started else "no"))
 
     def end_what_is_left(self, asks: list[Ask]) -> None:
         """Answer with cancelled, started as known: the drain is over. Never switches."""
         for ask in asks:
-            work = ask.promise or (ask.remembered.promise if ask.remembered is not None else None)
-            started = work is not None and work.started
-            error = Cancelled("the daemon stops and did not wait any longer", started="yes" if started else "no")
-            if work is None or not work.abandon(error):
-                ask.finish(error_outcome(error, ask.target))
+            error = Cancelled("the daemon stops and did not wait any longer", started="yes" if ask.started else "no")
+            if ask.remembered is not None and ask.remembered.promise is not None:
+                ask.remembered.promise.abandon(error)
+            ask.stop(error)
 
 
 def _key(message: Request) -> AskKey:
@@ -408,6 +428,19 @@ def _arguments(exported: Exported, message: Request) -> dict[str, Any]:
         return exported.check(body)
     except RecursionError:
         raise InvalidArguments(f"{exported.name}: the arguments are nested too deeply") from None
+
+
+def _check_stream(message: Request, exported: Exported) -> None:
+    header = message.header
+    what = f"{header.to}.{header.method}"
+    if not exported.streams:
+        raise BadRequest(f"{what} does not stream, ask without stream")
+    if message.envelope:
+        raise BadRequest(f"{what} streams, which a REQ socket cannot read, use a DEALER socket")
+    if not header.stream:
+        raise BadRequest(f"{what} streams, ask with stream")
+    if header.idem is not None:
+        raise BadRequest("a stream is not remembered, ask without idem")
 
 
 def _draining() -> Draining:

@@ -36,6 +36,8 @@ class Probe(Actor):
 
     def __init__(self) -> None:
         self.calls = 0
+        self.made = 0
+        self.closed = gevent.event.Event()
         self.gate = gevent.event.Event()
         self.entered = gevent.event.Event()
 
@@ -103,6 +105,35 @@ class Probe(Actor):
     def blob(self) -> bytes:
         """Answer bytes."""
         return b"\x00\x01"
+
+    @exported
+    def numbers(self, to: int) -> Iterator[int]:
+        """Count up, in parts."""
+        try:
+            for n in range(to):
+                self.made = n + 1
+                yield n
+        finally:
+            self.closed.set()
+
+    @exported
+    def broken(self, after: int, how: str) -> Iterator[Any]:
+        """Count up, then break."""
+        yield from range(after)
+        if how == "refuse":
+            raise RateLimited("no more", retry_after_s=1.0)
+        if how == "nan":
+            yield math.nan
+        if how == "wait":
+            self.gate.wait(PATIENCE_S)
+        raise ZeroDivisionError
+
+    @exported
+    def pages(self, count: int, size: int) -> Iterator[str]:
+        """Give so many large parts."""
+        for n in range(count):
+            self.made = n + 1
+            yield "x" * size
 
     @exported
     def with_header(self) -> WithHeader:
