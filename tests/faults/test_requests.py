@@ -188,7 +188,7 @@ def test_garbage_frames_are_a_bad_request_and_harm_nobody(caller: Caller, frames
         peer.send_multipart(frames)
         # Whatever it was answered with: the same connection is served on.
         peer.send_multipart([b"RG1", b"PING", b"after", b"{}"])
-        answers = []
+        answers: list[tuple[str, bytes, Any]] = []
         while not answers or answers[-1][1] != b"after":
             answers.append(answer(peer))
     assert all(body["code"] in {"bad_request", "invalid_arguments"} for op, _, body in answers if op == "ERROR")

@@ -1,0 +1,40 @@
+"""The path of a request: frames, registry, mailbox, limiter, breaker, worker, peer, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from runtime.names import whereis
+from tests.edge.gateway.harness import Raw
+from tests.flows.conftest import Served
+from tests.flows.spies import Spies, functions_of, table
+from tests.support.http_peer import HttpPeer
+
+PEER = """
+[integrations.github]
+type = "rest"
+base_url = "{url}"
+concurrency = 1
+rate_limit = {{ requests = 5, window = "1h" }}
+[integrations.github.operations.get_user]
+request = "GET /users/{{username}}"
+"""
+
+
+def test_a_request_goes_through_the_rows_of_the_table_in_their_order(
+    spies: Spies, serve: Callable[[str], Served], raw: Callable[[str], Raw], http_peer: HttpPeer
+) -> None:
+    rows = functions_of(table("A request:"))
+    for function in rows:
+        spies.watch(function)
+    http_peer.reply("GET /users/ada", json={"login": "ada"}, close=True)
+    served = serve(PEER.format(url=http_peer.url))
+    client = raw(served.endpoint)
+    client.request("PING")
+    client.receive()
+    spies.forget()
+    client.ask("get_user", {"username": "ada"}, to="github")
+    assert client.reply() == {"login": "ada"}
+    assert [function for function in spies.first_calls() if function in rows] == rows
+    assert http_peer.count("GET /users/ada") == 1
+    assert whereis("github") is not None
