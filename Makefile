@@ -2,6 +2,7 @@
 
 CONFIG ?= config/default.toml
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
@@ -40,8 +41,8 @@ docs: .venv/.for-test ## Write docs/configuration.md anew from the code
 	@mv docs/configuration.new docs/configuration.md
 
 .PHONY: bench
-bench: .venv/.for-test ## Measure (skipped while there is no bench folder)
-	@if [ -d bench ]; then exec $(BIN)/python -m bench; else echo "no bench folder yet: nothing to measure"; fi
+bench: .venv/.for-bench ## Measure against the peers and write bench/results (BENCH_ARGS="ask tell" for some of it)
+	@if [ -d bench ]; then exec $(BIN)/python -m bench --save $(BENCH_ARGS); else echo "no bench folder: nothing to measure"; fi
 
 .PHONY: pins
 pins: .venv/.for-test ## Renew constraints.txt within the ranges of pyproject.toml (needs uv)
@@ -63,3 +64,10 @@ clean: ## Remove the environment and everything that tools left; state of daemon
 .venv/.for-test: pyproject.toml constraints.txt
 	@.ci/environment demo dev
 	@touch .venv/.for-run $@
+
+.venv/.for-bench: pyproject.toml constraints.txt
+	@.ci/environment demo dev bench
+	@command -v erl >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get install -y -qq --no-install-recommends erlang-nox >/dev/null; } || \
+		echo "no erl here and no way to install it: the bench runs without OTP (Debian: erlang-nox)"
+	@touch .venv/.for-run .venv/.for-test $@

@@ -1,0 +1,64 @@
+"""One message to each of 10 000 actors, each of which tells a collector that it came."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from bench.core import OTP
+from bench.question import Case, Goal, Metric, Question
+from runtime.actor import Actor
+from runtime.promise import Promise
+
+QUESTION = Question(
+    name="broadcast",
+    title="broadcast to 10 000 actors",
+    cases=[
+        Case(
+            "and 10 000 messages back",
+            {"actors": 10_000},
+            [Metric("us", "one actor's message and its way back", "us", goals=[Goal("OTP", at_most=3)])],
+            quick={"actors": 100},
+        ),
+    ],
+    rounds=9,
+    best_of=3,
+    peers=[OTP],
+)
+
+
+class Member(Actor):
+    def on_receive(self, message: Any) -> None:
+        message.tell("back")
+
+
+class Collector(Actor):
+    """Answers `all` once every member told it back."""
+
+    mailbox = 20_000
+
+    def __init__(self, expected: int) -> None:
+        self.left = expected
+        self.asked: Promise | None = None
+
+    def on_receive(self, message: Any) -> None:
+        if message == "back":
+            self.left -= 1
+        else:
+            self.asked = self.defer()
+        if self.left == 0 and self.asked is not None:
+            self.asked.resolve(None)
+
+
+def ours(actors: int) -> dict[str, float]:
+    """Time one broadcast and its answers."""
+    refs = [Member.start() for _ in range(actors)]
+    collector = Collector.start(actors)
+    began = perf_counter()
+    for ref in refs:
+        ref.tell(collector)
+    collector.ask("all")
+    took = perf_counter() - began
+    for ref in [collector, *refs]:
+        ref.kill()
+    return {"us": took / actors * 1e6}
