@@ -30,7 +30,7 @@ from runtime.reasons import KILLED, Crashed, Ignore, Stop
 if TYPE_CHECKING:
     from runtime.ref import Ref
 
-SLICE_S = 0.005
+SLICE_S = 0.003
 CHUNK_S = 0.001  # a chunk that takes longer is followed by a smaller one
 MAX_CHUNK = 32  # a load that turns from microseconds to a millisecond a message overruns its slice by so many at most
 MAX_IDLE_RUNNERS = 1000
