@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,7 +22,14 @@ from regrow.client import EVENT, LINGER_MS, LINK_EVENTS, close_both, curve_keys,
 from regrow.protocol import exchange
 from regrow.protocol.codec import Codec
 from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, Unauthorized
-from regrow.protocol.exchange import DEFAULT_CONNECT_TIMEOUT_S, DEFAULT_ENDPOINT, Outgoing, Reply, Welcome
+from regrow.protocol.exchange import (
+    DEFAULT_CONNECT_TIMEOUT_S,
+    DEFAULT_CREDIT,
+    DEFAULT_ENDPOINT,
+    Outgoing,
+    Reply,
+    Welcome,
+)
 from regrow.protocol.frames import Answer
 
 BATCH: Final = 200  # messages read before other callbacks of the loop get their turn
@@ -125,6 +132,34 @@ class AsyncClient:
         arguments = merge_arguments(args, kwargs)
         outgoing = exchange.ask(target, method, arguments, timeout_s=timeout_s, codec=codec, idem=idem, trace=trace)
         return exchange.outcome(await self._exchange(outgoing))
+
+    async def stream(
+        self,
+        target: str,
+        method: str,
+        args: Mapping[str, Any] | bytes | None = None,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - see ask
+        credit: int = DEFAULT_CREDIT,
+        codec: Codec = "json",
+        **kwargs: Any,
+    ) -> AsyncGenerator[Any, None]:
+        """Call an exported method that answers in parts: `async for part in client.stream(...)`.
+
+        At most `credit` parts are under way: who stops reading stops the maker. `timeout` bounds the whole stream.
+        Raises as `ask` does. Leaving the loop early ends the stream once the generator is closed (`aclose`, or
+        `contextlib.aclosing` around it).
+        """
+        timeout_s = self.timeout if timeout is None else timeout
+        arguments = merge_arguments(args, kwargs)
+        exchange.check_credit(credit)
+        outgoing = exchange.ask(target, method, arguments, timeout_s=timeout_s, codec=codec, credit=credit)
+        link = await self._linked()
+        if len(link.pending) + len(link.streams) >= self.max_in_flight:
+            raise Overloaded(f"{self.max_in_flight} requests of this client are under way, await some first")
+        async for answer in link.stream(outgoing, self._next_id(), self.connect_timeout):
+            yield exchange.outcome(answer).value
 
     async def tell(
         self,
@@ -257,6 +292,7 @@ class _Link:
         self.endpoint = endpoint
         self.welcome = Welcome()
         self.pending: dict[bytes, asyncio.Future[Answer]] = {}
+        self.streams: dict[bytes, asyncio.Queue[Answer | None]] = {}
         self._loop = asyncio.get_running_loop()
         self._lost = False
         self._key_refused = False
@@ -302,6 +338,46 @@ class _Link:
             del self.pending[request_id]
             if not future.cancel() and not future.cancelled():
                 future.exception()  # looked at, or the loop would report that nobody did
+
+    async def stream(
+        self, outgoing: Outgoing, request_id: bytes, connect_timeout_s: float
+    ) -> AsyncGenerator[Answer, None]:
+        """Send, and yield the PARTs; an ERROR is yielded like the last of them."""
+        arrived: asyncio.Queue[Answer | None] = asyncio.Queue()  # bounded by the credit
+        header = outgoing.header
+        limit = None if header.deadline_ms is None else time.monotonic() + header.deadline_ms / 1000 + exchange.GRACE_S
+        read = 0
+        over = False
+        self.streams[request_id] = arrived
+        try:
+            await self.send(outgoing.frames(request_id, self.welcome), connect_timeout_s)
+            while True:
+                began = time.monotonic()
+                longest_s = self.welcome.max_deadline_s + exchange.GRACE_S
+                try:
+                    async with asyncio.timeout(longest_s if limit is None else max(0.0, min(longest_s, limit - began))):
+                        answer = await arrived.get()
+                except TimeoutError:
+                    raise exchange.no_answer(self.endpoint, time.monotonic() - began) from None
+                over = answer is None or answer.op != "PART"
+                if answer is None:
+                    raise self._loss()
+                if answer.op == "END":
+                    return
+                yield answer
+                if over:
+                    return
+                read += 1
+                if read * 2 >= (header.credit or 1):
+                    try:
+                        await self.send(exchange.credit(read).frames(request_id), connect_timeout_s)
+                    except ConnectionFailed:
+                        raise self._loss() from None
+                    read = 0
+        finally:
+            del self.streams[request_id]
+            if not over:
+                self._send_now(exchange.CANCEL.frames(request_id))
 
     async def send(self, frames: list[bytes], timeout_s: float) -> None:
         """Send once there is a connection with room; raises `ConnectionFailed` (started=no) after `timeout_s`."""
@@ -364,9 +440,13 @@ class _Link:
             except zmq.Again:
                 return True
             answer = exchange.read(frames)
-            future = self.pending.get(answer.id) if answer is not None else None
-            if answer is not None and future is not None and not future.done():
+            if answer is None:
+                continue
+            future = self.pending.get(answer.id)
+            if future is not None and not future.done():
                 future.set_result(answer)
+            elif answer.id in self.streams:
+                self.streams[answer.id].put_nowait(answer)
         return False
 
     def _loss(self) -> RegrowError:
@@ -379,6 +459,8 @@ class _Link:
             if not future.done():
                 # an exception of its own for each: they are raised in different tasks
                 future.set_exception(self._loss())
+        for arrived in self.streams.values():
+            arrived.put_nowait(None)
 
     def _hear_monitor(self) -> None:
         while True:

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -26,8 +26,15 @@ import zmq
 
 from regrow.protocol import exchange
 from regrow.protocol.codec import Codec
-from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, Unauthorized
-from regrow.protocol.exchange import DEFAULT_CONNECT_TIMEOUT_S, DEFAULT_ENDPOINT, Outgoing, Reply, Welcome
+from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, TooLarge, Unauthorized
+from regrow.protocol.exchange import (
+    DEFAULT_CONNECT_TIMEOUT_S,
+    DEFAULT_CREDIT,
+    DEFAULT_ENDPOINT,
+    Outgoing,
+    Reply,
+    Welcome,
+)
 from regrow.protocol.frames import Answer
 
 DEFAULT_MAX_CONNECTIONS: Final = 64
@@ -142,6 +149,29 @@ class Client:
         arguments = merge_arguments(args, kwargs)
         outgoing = exchange.ask(target, method, arguments, timeout_s=timeout_s, codec=codec, idem=idem, trace=trace)
         return exchange.outcome(self._exchange(outgoing))
+
+    def stream(
+        self,
+        target: str,
+        method: str,
+        args: Mapping[str, Any] | bytes | None = None,
+        /,
+        *,
+        timeout: float | None = None,
+        credit: int = DEFAULT_CREDIT,
+        codec: Codec = "json",
+        **kwargs: Any,
+    ) -> Parts:
+        """Call an exported method that answers in parts and return them as an iterator, which sends when first used.
+
+        At most `credit` parts are under way: who stops reading stops the maker. `timeout` bounds the whole stream.
+        Reading raises as `ask` does. Close it, or use it as a context manager, to end the stream early.
+        """
+        timeout_s = self.timeout if timeout is None else timeout
+        arguments = merge_arguments(args, kwargs)
+        exchange.check_credit(credit)
+        outgoing = exchange.ask(target, method, arguments, timeout_s=timeout_s, codec=codec, credit=credit)
+        return Parts(self, outgoing)
 
     def tell(
         self,
@@ -261,6 +291,22 @@ class Client:
             connection.welcome = exchange.check_version(answer)
         return connection.welcome
 
+    # -- the streams
+
+    def _begin_stream(self, outgoing: Outgoing) -> tuple[_Connection, bytes]:
+        connection = self._take()
+        sound = False
+        try:
+            welcome = self._greeted(connection)
+            request_id = b"%d" % next(self._ids)
+            frames = outgoing.frames(request_id, welcome)
+            sound = True
+            connection.send(frames, time.monotonic() + self.connect_timeout)
+        except BaseException as error:
+            self._give_back(connection, sound=sound and isinstance(error, TooLarge))
+            raise
+        return connection, request_id
+
     # -- the pool
 
     def _take(self) -> _Connection:
@@ -309,6 +355,100 @@ class Client:
         with self._lock:
             if self._open == 0 and not self._context.closed:
                 self._context.term()
+
+
+class Parts(Iterator[Any]):
+    """The parts of one streaming ask, in order; it has a connection to itself from the first part to the end."""
+
+    def __init__(self, client: Client, outgoing: Outgoing) -> None:
+        self._client = client
+        self._outgoing = outgoing
+        self._connection: _Connection | None = None
+        self._id = b""
+        self._limit: float | None = None
+        self._unread_credit = 0
+        self._over = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if self._over:
+            raise StopIteration
+        sound = False
+        try:
+            connection = self._connection or self._begin()
+            answer = self._next_answer(connection)
+            if answer.op == "PART":
+                sound = True
+                return exchange.outcome(answer).value
+            self._end(sound=True)
+            if answer.op == "END":
+                raise StopIteration
+            return exchange.outcome(answer).value  # an ERROR raises here
+        except _LinkLost:
+            raise exchange.link_lost(self._client.endpoint) from None
+        finally:
+            if not sound and not self._over:
+                self._end(sound=False)
+
+    def _begin(self) -> _Connection:
+        self._connection, self._id = self._client._begin_stream(self._outgoing)
+        deadline_ms = self._outgoing.header.deadline_ms
+        if deadline_ms is not None:
+            self._limit = time.monotonic() + deadline_ms / 1000 + exchange.GRACE_S
+        return self._connection
+
+    def _next_answer(self, connection: _Connection) -> Answer:
+        began = time.monotonic()
+        credit = self._outgoing.header.credit or 1
+        if self._unread_credit * 2 >= credit:
+            frames = exchange.credit(self._unread_credit).frames(self._id)
+            try:
+                connection.send(frames, began + self._client.connect_timeout)
+            except ConnectionFailed:
+                raise _LinkLost from None
+            self._unread_credit = 0
+        welcome = connection.welcome or Welcome()
+        limit = began + welcome.max_deadline_s + exchange.GRACE_S
+        answer = connection.receive(self._id, limit if self._limit is None else min(limit, self._limit))
+        if answer is None:
+            raise exchange.no_answer(self._client.endpoint, time.monotonic() - began)
+        self._unread_credit += 1
+        return answer
+
+    def _end(self, *, sound: bool) -> None:
+        self._over = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._client._give_back(connection, sound=sound)
+
+    def close(self) -> None:
+        """End the stream early; what is under way is dropped. Idempotent."""
+        connection = self._connection
+        if connection is None:
+            self._over = True
+            return
+        sound = False
+        try:
+            connection.send(exchange.CANCEL.frames(self._id), time.monotonic() + self._client.connect_timeout)
+            sound = True
+        except RegrowError:
+            pass  # without a connection the daemon has ended it by itself
+        finally:
+            self._end(sound=sound)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None) is not None:
+            self.close()
 
 
 class _LinkLost(Exception):

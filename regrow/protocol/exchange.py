@@ -21,13 +21,25 @@ from regrow.protocol.errors import (
     TooLarge,
     error_from_wire,
 )
-from regrow.protocol.frames import PROTOCOL, VERSIONS, Answer, Rejected, RequestHeader, RequestOp, decode_answer, encode
+from regrow.protocol.frames import (
+    MAX_CREDIT,
+    PROTOCOL,
+    VERSIONS,
+    Answer,
+    Rejected,
+    RequestHeader,
+    RequestOp,
+    decode_answer,
+    encode,
+)
 
 DEFAULT_ENDPOINT: Final = "tcp://127.0.0.1:5757"
 DEFAULT_CONNECT_TIMEOUT_S: Final = 5.0
 GRACE_S: Final = 1.0
 #: how long a client waits for an answer to a message without deadline (PING, DESCRIBE, TELL with ack)
 CONTROL_TIMEOUT_S: Final = 10.0
+#: parts of a stream that may be under way before the first was read
+DEFAULT_CREDIT: Final = 100
 #: the limit of a wait for a daemon that did not tell its own
 MAX_DEADLINE_S: Final = 3600.0
 
@@ -115,10 +127,21 @@ def ask(
     codec: Codec,
     idem: str | None = None,
     trace: str | None = None,
+    credit: int | None = None,
 ) -> Outgoing:
-    """Return an ASK; raises `InvalidArguments` for what cannot be encoded, ValueError for a timeout that is none."""
+    """Return an ASK, a streaming one when `credit` says how many parts may come at first.
+
+    Raises `InvalidArguments` for what cannot be encoded, ValueError for a timeout that is none.
+    """
     header = RequestHeader(
-        to=target, method=method, codec=codec, deadline_ms=_milliseconds(timeout_s), idem=idem, trace=trace
+        to=target,
+        method=method,
+        codec=codec,
+        deadline_ms=_milliseconds(timeout_s),
+        idem=idem,
+        trace=trace,
+        stream=credit is not None,
+        credit=credit,
     )
     return Outgoing("ASK", header, _arguments(args, codec))
 
@@ -131,6 +154,18 @@ def tell(target: str, method: str, args: Mapping[str, Any] | bytes | None, *, co
 def describe(target: str | None) -> Outgoing:
     """Return a DESCRIBE of one actor or of all that this client may reach."""
     return Outgoing("DESCRIBE", RequestHeader(to=target or ""))
+
+
+def credit(parts: int) -> Outgoing:
+    """Return a CREDIT: so many more parts may come."""
+    return Outgoing("CREDIT", RequestHeader(n=parts))
+
+
+def check_credit(parts: int) -> int:
+    """Return the credit of a stream; raises ValueError for one that could never go on."""
+    if not 1 <= parts <= MAX_CREDIT:
+        raise ValueError(f"credit is {parts}, expected 1 to {MAX_CREDIT} parts")
+    return parts
 
 
 PING: Final = Outgoing("PING", RequestHeader())

@@ -206,3 +206,49 @@ def test_a_daemon_that_does_not_answer_is_given_up(wire: Wire) -> None:
 @pytest.mark.parametrize("size", [0, 1, 300_000])
 def test_bodies_of_all_sizes_come_over(wire: Wire, size: int) -> None:
     assert run(wire.tcp, f'return len(await client.ask("probe", "echo", value="x" * {size}))') == size
+
+
+def test_streams_are_async_iterators_beside_other_requests(wire: Wire) -> None:
+    found = run(
+        wire.tcp,
+        """
+async def collect(to):
+    return sum([part async for part in client.stream("probe", "numbers", to=to, credit=7)])
+return await asyncio.gather(collect(300), collect(0), client.ask("probe", "add", a=1), collect(50))
+""",
+    )
+    assert found == [sum(range(300)), 0, 2, sum(range(50))]
+
+
+def test_leaving_a_stream_early_closes_it_there(wire: Wire) -> None:
+    found = run(
+        wire.tcp,
+        """
+import contextlib
+async with contextlib.aclosing(client.stream("probe", "numbers", to=10000, credit=4)) as parts:
+    async for part in parts:
+        break
+return [part, await client.ask("probe", "add", a=1), len(client._link.streams)]
+""",
+    )
+    assert found == [0, 2, 0]
+    assert wire.actor.closed.wait(PATIENCE_S)
+    assert wire.actor.made <= 4
+
+
+def test_what_ends_a_stream_early_is_raised(wire: Wire) -> None:
+    running = gevent.spawn(
+        run,
+        wire.tcp,
+        """
+async def read(method, **arguments):
+    async for part in client.stream("probe", method, arguments, timeout=60, credit=1):
+        pass
+first = await error_of(read("broken", after=3, how="refuse"))
+return [first, await error_of(read("broken", after=1, how="wait"))]
+""",
+    )
+    eventually(lambda: wire.sockets.service.in_flight == 1)
+    eventually(lambda: wire.actor.waiting)
+    wire.sockets.close()
+    assert running.get(timeout=PATIENCE_S * 2) == [["RateLimited", "no"], ["ConnectionFailed", "unknown"]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import regrow
 from regrow.protocol import exchange
 from regrow.protocol.exchange import Welcome
 from tests.edge.gateway.harness import INCARNATION, PATIENCE_S, Wire, wire_on
+from tests.edge.gateway.test_abuse import eventually
 from tests.regrow.relay import Relay
 from tests.support.ports import free_port
 
@@ -329,3 +331,70 @@ def test_a_client_shows_no_key(wire: Wire) -> None:
     client = regrow.connect(wire.tcp, server_key=secret.decode(), secret_key=secret.decode())
     assert secret.decode() not in repr(client)
     client.close()
+
+
+def test_a_stream_is_an_iterator_of_its_parts(client: regrow.Client) -> None:
+    assert list(client.stream("probe", "numbers", to=500, credit=10)) == list(range(500))
+    assert list(client.stream("probe", "numbers", to=0)) == []
+    assert client.ask("probe", "add", a=1) == 2
+
+
+def test_a_stream_is_made_no_faster_than_it_is_read(wire: Wire, client: regrow.Client) -> None:
+    with client.stream("probe", "numbers", to=1000, credit=4) as parts:
+        assert next(parts) == 0
+        eventually(lambda: wire.actor.made == 4)
+        assert [next(parts) for _ in range(3)] == [1, 2, 3]
+        assert wire.actor.made <= 8
+
+
+def test_leaving_a_stream_early_closes_it_there_and_frees_its_connection(wire: Wire) -> None:
+    with regrow.connect(wire.tcp, max_connections=1) as client:
+        with client.stream("probe", "numbers", to=1000, credit=4) as parts:
+            assert next(parts) == 0
+        assert wire.actor.closed.wait(PATIENCE_S)
+        assert client.ask("probe", "add", a=1) == 2
+        assert list(parts) == []
+
+
+def test_a_stream_that_nobody_begins_costs_nothing(wire: Wire, client: regrow.Client) -> None:
+    parts = client.stream("probe", "numbers", to=3)
+    parts.close()
+    assert list(parts) == []
+    assert not wire.sockets.peers()
+
+
+def test_a_stream_that_was_dropped_without_closing_is_closed(wire: Wire, client: regrow.Client) -> None:
+    for part in client.stream("probe", "numbers", to=1000, credit=4):
+        assert part == 0
+        break
+    gc.collect()
+    assert wire.actor.closed.wait(PATIENCE_S)
+
+
+def test_what_ends_a_stream_early_is_raised_after_the_parts_before(client: regrow.Client) -> None:
+    found: list[int] = []
+    with pytest.raises(regrow.RateLimited):
+        found.extend(client.stream("probe", "broken", after=0, how="refuse"))
+    with pytest.raises(regrow.ActorDown):
+        found.extend(client.stream("probe", "broken", after=0, how="crash"))
+    assert found == []
+
+
+def test_a_stream_of_a_daemon_that_goes_away_ends_with_started_unknown(wire: Wire, client: regrow.Client) -> None:
+    parts = client.stream("probe", "numbers", to=1000, credit=1)
+    assert next(parts) == 0
+    wire.sockets.close()
+    with pytest.raises(regrow.ConnectionFailed) as caught:
+        list(parts)
+    assert caught.value.started == "unknown"
+
+
+def test_the_timeout_bounds_the_whole_stream(client: regrow.Client) -> None:
+    with pytest.raises(regrow.DeadlineExceeded):
+        list(client.stream("probe", "broken", after=1, how="wait", timeout=0.05))
+
+
+@pytest.mark.parametrize("credit", [0, -1, 10**9])
+def test_a_credit_that_is_none_is_the_callers_mistake(client: regrow.Client, credit: int) -> None:
+    with pytest.raises(ValueError, match="expected 1 to"):
+        client.stream("probe", "numbers", to=1, credit=credit)

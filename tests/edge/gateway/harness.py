@@ -37,6 +37,7 @@ class Probe(Actor):
     def __init__(self) -> None:
         self.calls = 0
         self.made = 0
+        self.waiting = False
         self.closed = gevent.event.Event()
         self.gate = gevent.event.Event()
         self.entered = gevent.event.Event()
@@ -125,6 +126,7 @@ class Probe(Actor):
         if how == "nan":
             yield math.nan
         if how == "wait":
+            self.waiting = True
             self.gate.wait(PATIENCE_S)
         raise ZeroDivisionError
 
