@@ -8,6 +8,7 @@ Read `__init__` (the arguments), `local` (commands on files), `remote` (commands
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -84,9 +85,12 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text.removesuffix("s"))
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
     if not 0 < seconds < 1e7:
-        raise argparse.ArgumentTypeError("a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
 
 

@@ -46,8 +46,13 @@ def do_check(options: argparse.Namespace) -> int:
         tables = config.dump() if options.dump else {"ok": True, "file": str(config.file)}
         print(json.dumps(tables, indent=None if options.json else 2))
     else:
-        print(f"{config.file} is good: {len(config.actors)} actors, {len(config.integrations)} integrations")
+        actors, integrations = _counted(len(config.actors), "actor"), _counted(len(config.integrations), "integration")
+        print(f"{config.file} is good: {actors}, {integrations}")
     return EX_OK
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def do_init(options: argparse.Namespace) -> int:
@@ -58,7 +63,7 @@ def do_init(options: argparse.Namespace) -> int:
     try:
         written = write_starter(folder)
     except OSError as error:
-        print(f"regrow: nothing was written: {error}", file=sys.stderr)
+        print(f"regrow: {error}", file=sys.stderr)
         return EX_FAILED
     for path in written:
         print(path)

@@ -28,6 +28,9 @@ HTTP_TIMEOUT_S = 10.0
 MAX_TREE_BYTES = 256 << 20
 IPC_SOCKET = ("ipc", "gateway.sock")
 TOKEN_FILE = "admin.token"
+ENDPOINT = re.compile(r"tcp://(?P<host>.+):[0-9]{1,5}|ipc://.+")
+ANY_HOST = ("0.0.0.0", "[::]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CRASH_ID = re.compile(r"c[0-9a-f]+-[0-9]+")
 
 
@@ -42,6 +45,10 @@ class Place:
             self._read(Path(file))
         elif options.config:
             raise values.BadArguments(f"there is no file {file}")
+        if self.endpoint is not None and not ENDPOINT.fullmatch(self.endpoint):
+            raise values.BadArguments(
+                f"{self.endpoint!r} is no endpoint, write tcp://127.0.0.1:5757 or ipc:///path/to/gateway.sock"
+            )
 
     def _read(self, file: Path) -> None:
         """Take the state folder and endpoint from a configuration, which need not be good in every other respect."""
@@ -247,8 +254,26 @@ def _reader(options: argparse.Namespace) -> Callable[[str], Any]:
         base = client.welcome().http
     if base is None:
         raise ConnectionFailed("the daemon serves no HTTP, so its tree cannot be read")
+    base = reachable(base, place.endpoint)
     token = place.token(options.token)
     return lambda path: _get_json(base + path, token)
+
+
+def reachable(base: str, endpoint: str | None) -> str:
+    """Return the HTTP address of a daemon as seen from here, where the daemon only knows where it listens.
+
+    Raises `ConnectionFailed` when that is its own machine alone and we are on another one. Never switches.
+    """
+    host = urllib.parse.urlsplit(base).hostname or ""
+    found = ENDPOINT.fullmatch(endpoint or "")
+    other = found["host"] if found is not None else None
+    if f"[{host}]" in ANY_HOST or host in ANY_HOST:
+        return base.replace("[::]" if host == "::" else host, other or "127.0.0.1", 1)
+    if host in LOOPBACK and other is not None and other.strip("[]") not in LOOPBACK:
+        raise ConnectionFailed(
+            f"the daemon at {endpoint} serves HTTP to its own machine alone ({base}), ask there or set http.bind"
+        )
+    return base
 
 
 def _colour() -> bool:
