@@ -1,8 +1,9 @@
 """The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|describe|tree|why` with a daemon.
 
-Read `__init__` (the arguments), `local` (commands on files), `remote` (commands that talk to a daemon), `values` (how
-`key=value` becomes an argument). Results go to stdout, everything said about them to stderr; exit statuses are in
-`regrow.protocol.exits`. Commands other than `run` and `check` never import gevent, so they answer quickly.
+Read `__init__` (the arguments), `local` (commands on files), `remote` (commands that talk to a daemon), `wire` (key
+pairs, and the test of the protocol), `values` (how `key=value` becomes an argument). Results go to stdout, everything
+said about them to stderr; exit statuses are in `regrow.protocol.exits`. Commands other than `run` and `check` never
+import gevent, so they answer quickly.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from regrow.protocol.exits import EX_OK, EX_USAGE
 from regrow.version import VERSION
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_local(commands)
     _add_remote(commands)
+    _add_wire(commands)
     return main
 
 
@@ -84,6 +87,32 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     why.add_argument("target", metavar="NAME | CRASH", help="an actor's name or path, or the id of a crash")
 
 
+def _add_wire(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    pair = commands.add_parser("keys", help="make the CURVE key pair of a server or a client")
+    pair.add_argument("whose", metavar="server | CLIENT", help="`server`, or the name of a client program")
+    pair.add_argument(
+        "--file", metavar="FILE", type=Path, help="where the secret key goes (default: server.key, CLIENT.key)"
+    )
+    pair.add_argument("--json", action="store_true", help="print one line of JSON")
+    conform = commands.add_parser("conform", help="test whether a server keeps the rules of the wire protocol")
+    conform.add_argument("endpoint", metavar="ENDPOINT", help="where it listens: tcp://127.0.0.1:5757")
+    conform.add_argument(
+        "--target",
+        metavar="[ROLE=]NAME.METHOD",
+        action="append",
+        default=[],
+        help="a method that the checks may call as echo, wait, tick or count (default: from DESCRIBE)",
+    )
+    conform.add_argument("--check", metavar="NAME", action="append", default=[], help="only this check; repeatable")
+    conform.add_argument("--list", action="store_true", help="list the checks and make none")
+    conform.add_argument(
+        "--patience", metavar="SECONDS", type=_seconds, default=5.0, help="how long to wait for an answer (default: 5)"
+    )
+    conform.add_argument("--server-key", metavar="KEY", help="the server's public key, for CURVE")
+    conform.add_argument("--key-file", metavar="FILE", type=Path, help="our own secret key, for CURVE")
+    conform.add_argument("--json", action="store_true", help="print one line of JSON for each check")
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text.removesuffix("s"))
@@ -103,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command in ("run", "check", "init", "schema"):
             from regrow.cli import local as commands
+        elif options.command in ("keys", "conform"):
+            from regrow.cli import wire as commands  # type: ignore[no-redef]
         else:
             from regrow.cli import remote as commands  # type: ignore[no-redef]
         status: int = getattr(commands, f"do_{options.command}")(options)
