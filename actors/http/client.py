@@ -188,7 +188,7 @@ class HttpClient:
         TimedOut, DecodeError (a body that does not decompress) and TooLarge. `doing` names the call in error texts.
         """
         _wire.sent = _wire.answered = False
-        host = urlsplit(request.url).hostname or "?"
+        host = host_and_port(request.url) or "?"
         timer = gevent.Timeout(max(limit_s, 0.0))
         try:
             timer.start()
@@ -257,6 +257,11 @@ def _addresses(host: str, port: int) -> list[Any]:
     # An address needs no looking up, so it need not wait for a thread of the resolver's, which slow names may hold.
     found: list[Any] = _getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     return found
+
+
+def host_and_port(url: str) -> str:
+    """Return host and port as messages name them: the port only where the url has one. Never switches."""
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

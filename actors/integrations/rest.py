@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from actors.http import front, operation
 from actors.http.body import Format
-from actors.http.client import HttpClient
+from actors.http.client import HttpClient, host_and_port
 from actors.http.front import Front, InFlight
 from actors.http.operation import KeyRule, Settings, Standing
 from actors.http.template import QUERY_METHODS, Template
@@ -332,7 +332,7 @@ def _compile(name: str, config: Rest) -> Settings:
     rate, keys = config.rate_limit, config.idempotency
     settings = Settings(
         name=name,
-        host=urlsplit(config.base_url).hostname or "",
+        host=host_and_port(config.base_url),
         base_url=config.base_url.rstrip("/"),
         headers={"accept": "application/json, */*;q=0.5", **own_headers, **auth_headers},
         secret_query=secret_query,

@@ -173,7 +173,7 @@ def test_a_peer_that_is_down_is_a_connection_error_that_started_nothing(api: Sta
 
 def test_a_peer_that_is_slow_is_a_timeout_of_the_integrations_own(api: Start, http_peer: HttpPeer) -> None:
     http_peer.reply("*", hold=True)
-    with pytest.raises(TimedOut, match=r"api\.get_user: no answer from 127\.0\.0\.1 within 0"):
+    with pytest.raises(TimedOut, match=r"api\.get_user: no answer from 127\.0\.0\.1:\d+ within 0"):
         api(timeout="100ms").call("get_user", username="ada")
     http_peer.release()
 
