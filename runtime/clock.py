@@ -77,8 +77,10 @@ class Wheel:
         """Run every due timer in order of time and return how many; the callbacks must not block."""
         fired = 0
         due = math.floor(self._read() * self._per_s + 1e-6)
+        slots = []  # all before any runs: a timer that sets another one for now must not keep the others waiting
         while self._heap and self._heap[0] <= due:
-            slot = self._slots.pop(heapq.heappop(self._heap))
+            slots.append(self._slots.pop(heapq.heappop(self._heap)))
+        for slot in slots:
             for timer in list(slot):
                 if timer.slot is slot:  # else an earlier timer of this slot cancelled it
                     timer.slot = None

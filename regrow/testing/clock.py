@@ -79,7 +79,7 @@ class ManualClock:
         """
         loop: Any = get_hub().loop  # gevent names no other way to see what is scheduled than `_callbacks`
         for _ in range(MAX_TURNS):
-            _run_in_hub(_nothing)
+            get_hub().wait(loop.timer(0.0))  # a whole turn of the loop: callbacks, the scheduler's watcher, the poll
             due = self._wheel.next_due()
             if due is not None and due <= self._now_s + ROUNDING_S:
                 _run_in_hub(self._fire)
@@ -115,10 +115,6 @@ class ManualClock:
 
     def __repr__(self) -> str:
         return f"<ManualClock at {self._now_s:g} s, {len(self.pending())} timers pending>"
-
-
-def _nothing() -> None:
-    return
 
 
 def _nobody_waits(_delay_s: float) -> None:
