@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
@@ -195,7 +196,8 @@ class Child:
     def thaw(self) -> None:
         """Let a frozen one go on."""
         for process in (*processes_below(self.pid), psutil.Process(self.pid)):
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end at any moment, being let go or not
+                process.resume()
 
 
 def processes_below(pid: int) -> list[psutil.Process]:
