@@ -197,12 +197,7 @@ class Ref(pykka.ActorRef[Any]):
         if self.extras is not None:
             self.extras.arrived()
         try:
-            if (
-                self.runner is None
-                and (S.budget > 0 or slice_goes_on())
-                and self.state == ALIVE
-                and me is not hub
-            ):
+            if self.runner is None and (S.budget > 0 or slice_goes_on()) and self.state == ALIVE and me is not hub:
                 handed = S.handed
                 handed.append(reply)
                 runner = S.idle.pop() if S.idle else Runner()
@@ -556,20 +551,7 @@ class Ref(pykka.ActorRef[Any]):
         self.reason = reason
         if self.name is not None:
             names.release(self)
-        crash = reason.crash_id if isinstance(reason, Crashed) else None
-        runner = self.runner
-        if runner.__class__ is Runner and runner.ref is self:
-            reply = runner.reply
-            if reply is not None and not reply.done and reply.owner is None:
-                reply.reject(reason.exception if isinstance(reason, Crashed) else self._died(crash))
-        deferred, self.deferred = self.deferred, None
-        if deferred:
-            for promise in list(deferred):
-                promise.owner = None
-                promise.reject(self._died(crash))
-        box, self.mailbox = self.mailbox, None
-        if box:
-            self._answer_queued(box)
+        self._answer_all(reason)
         if self.extras is not None:
             self.extras.closed(self)
         self._tell_links(reason)
@@ -586,6 +568,23 @@ class Ref(pykka.ActorRef[Any]):
         if actor is not None and STREAMS in actor.__dict__:
             for opened in actor.__dict__.pop(STREAMS).values():
                 opened.forget()
+
+    def _answer_all(self, reason: ExitReason) -> None:
+        """Answer the ask in hand, then those whose answer was deferred, then those that still wait."""
+        crash = reason.crash_id if isinstance(reason, Crashed) else None
+        runner = self.runner
+        if runner.__class__ is Runner and runner.ref is self:
+            reply = runner.reply
+            if reply is not None and not reply.done and reply.owner is None:
+                reply.reject(reason.exception if isinstance(reason, Crashed) else self._died(crash))
+        deferred, self.deferred = self.deferred, None
+        if deferred:
+            for promise in list(deferred):
+                promise.owner = None
+                promise.reject(self._died(crash))
+        box, self.mailbox = self.mailbox, None
+        if box:
+            self._answer_queued(box)
 
     def _died(self, crash_id: str | None) -> ActorDied:
         return ActorDied(
