@@ -385,6 +385,10 @@ class Gateway(Table, frozen=True, kw_only=True):
     """How many clients may be connected at once."""
     max_in_flight_per_client: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """How many asks of one client may be unanswered at once."""
+    max_outbox_per_client: Size = Size("16MiB")
+    """How many bytes of answers may wait for one client to read them; at least as much as max_message is allowed."""
+    max_subscriptions_per_client: Annotated[int, Meta(ge=0, le=1000)] = 20
+    """How many subscriptions to events one client may have at once."""
     allow_insecure_bind: bool = False
     """Permits a tcp bind beyond loopback without CURVE: anyone who reaches the port may use every actor."""
     curve: Curve | None = None

@@ -15,6 +15,8 @@ REFUSED = Counter("wire_refused_total", "messages that the gateway itself refuse
 UNDELIVERED = Counter("wire_undelivered_total", "answers that could not be given to their client", ("reason",))
 DISCONNECTS = Counter("wire_disconnects_total", "connections that ended, also by a frame above twice max_message")
 STRANGERS = Counter("wire_strangers_total", "connections refused for their key", ("reason",))
+SUBSCRIPTIONS = Gauge("wire_subscriptions", "subscriptions of clients to events")
+EVENTS_LOST = Counter("wire_events_lost_total", "events that left the ring before a slow subscriber read them")
 REPLAYED = Counter("wire_replayed_total", "asks answered from the memory of their idem key")
 
 INVALID = "invalid"
@@ -32,7 +34,7 @@ GATEWAY_CODES = (
 
 for _op in [*REQUEST_OPS.values(), INVALID]:
     REQUESTS.declare(_op)
-for _op in [*sorted(TERMINAL_OPS), "PART", "BYE"]:
+for _op in [*sorted(TERMINAL_OPS), "PART", "EVENT", "GAP", "BYE"]:
     ANSWERS.declare(_op)
 for _code in GATEWAY_CODES:
     assert _code in ERRORS

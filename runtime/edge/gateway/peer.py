@@ -19,13 +19,12 @@ from runtime.edge.gateway.rights import Rights
 from runtime.promise import Promise
 
 if TYPE_CHECKING:
+    from runtime.edge.gateway.feed import Subscription
     from runtime.edge.gateway.memory import Remembered
     from runtime.edge.gateway.port import Port
     from runtime.edge.gateway.streaming import StreamAsk
 
 SPARE_PLACES = 100
-#: a REPLY may fill the outbox up to here; what is over is answered with a small error instead
-MAX_OUTBOX_BYTES = 16 * 1024 * 1024
 
 AskKey = bytes | tuple[tuple[bytes, ...], bytes]
 
@@ -101,12 +100,14 @@ class Peer:
         "key_name",
         "max_in_flight",
         "max_message",
+        "max_outbox",
         "outbox",
         "outbox_bytes",
         "paused",
         "port",
         "rights",
         "route",
+        "subscriptions",
         "user_id",
     )
 
@@ -122,6 +123,7 @@ class Peer:
         self.address = address
         self.max_in_flight = port.max_in_flight
         self.max_message = port.max_message
+        self.max_outbox = max(port.max_outbox, port.max_message)
         self.client = ""
         self.is_dealer = False
         self.gone = False
@@ -129,7 +131,8 @@ class Peer:
         self.asks: dict[AskKey, Ask] = {}
         self.outbox: deque[list[bytes]] = deque()
         self.outbox_bytes = 0
-        self.paused: dict[StreamAsk, None] = {}  # streams that go on once the outbox is empty
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self.paused: dict[StreamAsk | Subscription, None] = {}  # what goes on once the outbox is empty
 
     def is_full(self) -> bool:
         """Tell whether another ask would have no room for its answer. Never switches."""
@@ -147,7 +150,7 @@ class Peer:
         counters.ANSWERS.inc(op)
         if self.gone:
             counters.UNDELIVERED.inc("gone")
-        elif len(self.outbox) >= self.max_in_flight + SPARE_PLACES or self.outbox_bytes > MAX_OUTBOX_BYTES:
+        elif len(self.outbox) >= self.max_in_flight + SPARE_PLACES or self.outbox_bytes > self.max_outbox:
             counters.UNDELIVERED.inc("slow_client")
         else:
             self.port.send(self, encode(op, id, header, body, envelope))
@@ -158,7 +161,7 @@ class Peer:
 
     def send_reserved(self, outcome: Outcome, id: bytes, envelope: Sequence[bytes]) -> None:
         """Send the answer of an ask, for which there is a place. Never switches."""
-        if self.outbox and self.outbox_bytes + outcome.size_bytes > max(MAX_OUTBOX_BYTES, self.max_message):
+        if self.outbox and self.outbox_bytes + outcome.size_bytes > self.max_outbox:
             error = Overloaded(
                 f"the answer has {outcome.size_bytes} bytes and found {self.outbox_bytes} bytes of answers that this "
                 "client has not read, read faster or ask for less",
@@ -180,11 +183,19 @@ class Peer:
         else:
             self.port.send(self, encode("PART", id, part.header, part.body))
 
+    def send_event(self, op: AnswerOp, id: bytes, header: Mapping[str, Any], body: bytes | None) -> None:
+        """Send an EVENT or GAP; its subscription sends none while others wait here. Never switches."""
+        counters.ANSWERS.inc(op)
+        if self.gone:
+            counters.UNDELIVERED.inc("gone")
+        else:
+            self.port.send(self, encode(op, id, header, body))
+
     def flushed(self) -> None:
-        """Let the streams go on that waited for the outbox to be empty. Never switches."""
+        """Let streams and subscriptions go on that waited for the outbox to be empty. Never switches."""
         paused, self.paused = self.paused, {}
-        for ask in paused:
-            ask.go_on()
+        for one in paused:
+            one.go_on()
 
     def forget(self) -> None:
         """Let go of a connection that ended: what it waited for has nobody to go to. Never switches."""
@@ -193,6 +204,8 @@ class Peer:
         counters.OUTBOX_BYTES.add(-self.outbox_bytes)
         self.outbox.clear()
         self.outbox_bytes = 0
+        for subscription in list(self.subscriptions.values()):
+            subscription.end()
         for ask in list(self.asks.values()):
             ask.service.give_up(ask)
 

@@ -52,6 +52,7 @@ class Port:
         name: str,
         *,
         max_message: int,
+        max_outbox: int,
         max_clients: int,
         max_in_flight: int,
         on_message: Callable[[Peer, Request | Rejected], None],
@@ -63,6 +64,7 @@ class Port:
     ) -> None:
         self.name = name
         self.max_message = max_message
+        self.max_outbox = max_outbox
         self.max_clients = max_clients
         self.max_in_flight = max_in_flight
         self.peers: dict[bytes, Peer] = {}

@@ -41,6 +41,7 @@ from regrow.protocol.frames import (
 from runtime import clock, events
 from runtime.directory import Directory, Entry
 from runtime.edge.gateway import counters
+from runtime.edge.gateway.feed import Feed, Topics, check_rights
 from runtime.edge.gateway.memory import IdemMemory, digest
 from runtime.edge.gateway.outcome import Outcome, error_outcome
 from runtime.edge.gateway.peer import Ask, AskKey, Peer
@@ -81,6 +82,7 @@ class Service:
         *,
         max_message: int,
         max_in_flight: int,
+        max_subscriptions: int,
         max_deadline_s: float,
         hub_lag_s: Callable[[], float],
     ) -> None:
@@ -88,9 +90,11 @@ class Service:
         self.identity = identity
         self.max_message = max_message
         self.max_in_flight = max_in_flight
+        self.max_subscriptions = max_subscriptions
         self.max_deadline_s = max_deadline_s
         self.hub_lag_s = hub_lag_s
         self.memory = IdemMemory()
+        self.feed = Feed()
         self.draining = False
         self.in_flight = 0
         self.all_answered: Promise | None = None
@@ -102,8 +106,8 @@ class Service:
             "TELL": self._on_tell,
             "CANCEL": self._on_cancel,
             "DESCRIBE": self._on_describe,
-            "SUB": self._on_later,
-            "UNSUB": self._on_later,
+            "SUB": self._on_sub,
+            "UNSUB": self._on_unsub,
             "CREDIT": self._on_credit,
         }
 
@@ -120,8 +124,8 @@ class Service:
         if not message.envelope:
             peer.is_dealer = True
         try:
-            if message.op not in _ABOUT_ANOTHER and peer.asks and _key(message) in peer.asks:
-                raise Conflict("an ask with this id is in flight on this connection, choose another id")
+            if message.op not in _ABOUT_ANOTHER and _is_taken(peer, message):
+                raise Conflict("a request with this id is under way on this connection, choose another id")
             self._ops[message.op](peer, message)
         except RegrowError as error:
             if message.is_answered or message.op == "CREDIT":
@@ -134,8 +138,8 @@ class Service:
 
     def _refuse(self, peer: Peer, error: RegrowError, id: bytes, envelope: tuple[bytes, ...]) -> None:
         counters.REFUSED.inc(error.code)
-        in_flight = bool(peer.asks) and ((envelope, id) if envelope else id) in peer.asks
-        peer.send_error(error, id, envelope, duplicate=in_flight)
+        under_way = ((envelope, id) if envelope else id) in peer.asks or (not envelope and id in peer.subscriptions)
+        peer.send_error(error, id, envelope, duplicate=under_way)
 
     def _answer_fault(self, peer: Peer, message: Request, error: Exception) -> None:
         answer = ActorDown(f"the gateway failed on this {message.op}: {type(error).__name__}", started="unknown")
@@ -162,6 +166,7 @@ class Service:
                 "max_header_bytes": MAX_HEADER_BYTES,
                 "max_id_bytes": MAX_ID_BYTES,
                 "max_in_flight": self.max_in_flight,
+                "max_subscriptions": self.max_subscriptions,
                 "max_deadline_ms": round(self.max_deadline_s * 1000),
             },
             "heartbeat_ms": HEARTBEAT_MS,
@@ -307,8 +312,37 @@ class Service:
         if isinstance(ask, StreamAsk):  # else the stream had ended already
             ask.give(message.header.n)
 
-    def _on_later(self, peer: Peer, message: Request) -> None:
-        raise BadRequest(f"this daemon offers no {message.op}")
+    def _on_sub(self, peer: Peer, message: Request) -> None:
+        header = message.header
+        _check_reads_events(message)
+        if header.codec == "raw":
+            raise BadRequest("events are objects, which codec raw cannot say, use json or msgpack")
+        topics = Topics(header.topics)
+        check_rights(peer.rights, topics)
+        if self.draining:
+            raise _draining()
+        if len(peer.subscriptions) >= self.max_subscriptions:
+            raise Overloaded(
+                f"this connection has {len(peer.subscriptions)} subscriptions, at most {self.max_subscriptions} are "
+                "allowed, end one or name more topics in one",
+                retry_after_s=RETRY_AFTER_FULL_S,
+            )
+        subscription = self.feed.add(peer, message.id, topics, header.codec)
+        peer.send("ACK", message.id, {"seq": self.feed.newest, "incarnation": self.identity.incarnation})
+        if header.since is not None:
+            self.feed.replay(subscription, header.since)
+
+    def _on_unsub(self, peer: Peer, message: Request) -> None:
+        _check_reads_events(message)
+        subscription = peer.subscriptions.get(message.id)
+        if subscription is None:
+            raise NotFound("no subscription with this id is open on this connection")
+        left = subscription.topics.without(message.header.topics) if message.header.topics else None
+        if left is None:
+            subscription.end()
+        else:
+            self.feed.change(subscription, left)
+        peer.send("ACK", message.id)
 
     # -- finding the target
 
@@ -416,6 +450,17 @@ class Service:
 
 def _key(message: Request) -> AskKey:
     return (message.envelope, message.id) if message.envelope else message.id
+
+
+def _is_taken(peer: Peer, message: Request) -> bool:
+    if peer.asks and _key(message) in peer.asks:
+        return True
+    return bool(peer.subscriptions) and not message.envelope and message.id in peer.subscriptions
+
+
+def _check_reads_events(message: Request) -> None:
+    if message.envelope:
+        raise BadRequest("a REQ socket cannot read events, use a DEALER socket")
 
 
 def _arguments(exported: Exported, message: Request) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class GatewaySockets:
             identity,
             max_message=int(config.max_message),
             max_in_flight=config.max_in_flight_per_client,
+            max_subscriptions=config.max_subscriptions_per_client,
             max_deadline_s=max_deadline_s,
             hub_lag_s=hub_lag_s or _no_lag,
         )
@@ -105,6 +106,7 @@ class GatewaySockets:
             self._context.term()
             self._context = None
             raise
+        self.service.feed.open()
         self._housekeeping = clock.after(HOUSEKEEPING_S, self._keep_house)
         for endpoint in self.endpoints:
             _log.info("the gateway listens", extra={"event": "gateway.bound", "endpoint": endpoint})
@@ -150,6 +152,7 @@ class GatewaySockets:
             self._context,
             name,
             max_message=self.service.max_message,
+            max_outbox=int(self.config.max_outbox_per_client),
             # whoever floods the tcp sockets must not lock out the command line
             max_clients=self.config.max_clients + (LOCAL_CLIENTS if name == "ipc" else 0),
             max_in_flight=self.service.max_in_flight,
@@ -176,6 +179,7 @@ class GatewaySockets:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             self._housekeeping = None
+        self.service.feed.close()
         self._close_sockets(LINGER_MS)
         # waits for what lingers, and would hold up the whole hub here
         get_hub().threadpool.apply(context.term)
@@ -236,6 +240,7 @@ class GatewaySockets:
             "clients": len(peers),
             "in_flight": sum(len(peer.asks) for peer in peers),
             "outbox_bytes": sum(peer.outbox_bytes for peer in peers),
+            "subscriptions": len(self.service.feed),
             "remembered": len(self.service.memory),
             "draining": self.service.draining,
             "known_keys": len(self._known),
@@ -248,6 +253,7 @@ class GatewaySockets:
         if self.service.draining:
             return
         self.service.draining = True
+        self.service.feed.end_all()
         for peer in self.peers():
             if peer.is_dealer:
                 peer.send("BYE", b"", {"grace_ms": round(grace_s * 1000)})
