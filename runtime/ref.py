@@ -54,7 +54,7 @@ STREAMS = "_actor_streams"  # the attribute under which an actor keeps its open 
 
 _serials = itertools.count(1)
 new = object.__new__
-_dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, and that have not happened yet
+_dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, which happen after the one that caused them
 _STATES = {STARTING: "starting", ALIVE: "running", SUSPENDED: "suspended", DEAD: "dead"}
 
 
@@ -460,13 +460,8 @@ class Ref(pykka.ActorRef[Any]):
             self.post(Exit(sender, reason))
         elif reason.kind != "normal":
             _dying.append((self, reason))
-            if len(_dying) == 1:  # else the loop below runs already: links may form a chain of any length
-                while _dying:
-                    ref, why = _dying[0]
-                    try:
-                        ref.die_now(why)
-                    finally:
-                        _dying.popleft()
+            if not S.ending:
+                _pass_on_ends()
 
     def traps_exits(self) -> bool:
         return self.actor is not None and bool(self.actor.trap_exit)
@@ -549,12 +544,25 @@ class Ref(pykka.ActorRef[Any]):
         self.state = DEAD
         S.living -= 1
         self.reason = reason
-        if self.name is not None:
-            names.release(self)
-        self._answer_all(reason)
-        if self.extras is not None:
-            self.extras.closed(self)
-        self._tell_links(reason)
+        S.ending += 1
+        try:
+            if self.name is not None:
+                names.release(self)
+            self._answer_all(reason)
+            if self.extras is not None:
+                self.extras.closed(self)
+            self._tell_links(reason)
+            self._tell_watchers(reason)
+            actor, self.actor = self.actor, None
+            if actor is not None and STREAMS in actor.__dict__:
+                for opened in actor.__dict__.pop(STREAMS).values():
+                    opened.forget()
+        finally:
+            S.ending -= 1
+        if _dying and not S.ending:
+            _pass_on_ends()
+
+    def _tell_watchers(self, reason: ExitReason) -> None:
         watchers, self.watchers = self.watchers, None
         if watchers:
             for watch in watchers:
@@ -564,10 +572,6 @@ class Ref(pykka.ActorRef[Any]):
             for watch in watching:
                 if watch.ref.watchers is not None:
                     watch.ref.watchers.pop(watch, None)
-        actor, self.actor = self.actor, None
-        if actor is not None and STREAMS in actor.__dict__:
-            for opened in actor.__dict__.pop(STREAMS).values():
-                opened.forget()
 
     def _answer_all(self, reason: ExitReason) -> None:
         """Answer the ask in hand, then those whose answer was deferred, then those that still wait."""
@@ -625,6 +629,20 @@ class Ref(pykka.ActorRef[Any]):
         """Count a request that was given up before this actor began it."""
         if self.extras is not None:
             self.extras.expired(promise)
+
+
+def _pass_on_ends() -> None:
+    """End the actors to which an exit signal came that they do not trap.
+
+    One after the other and not one within the other, since links may form a chain of any length.
+    """
+    S.ending += 1
+    try:
+        while _dying:
+            ref, reason = _dying.popleft()
+            ref.die_now(reason)
+    finally:
+        S.ending -= 1
 
 
 class _Stopped:

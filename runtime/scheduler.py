@@ -63,6 +63,7 @@ class _State:
         "budget",
         "chunk",
         "chunk_began",
+        "ending",
         "handed",
         "idle",
         "living",
@@ -82,6 +83,7 @@ class _State:
         self.budget = self.chunk = MAX_CHUNK
         self.scheduled = False
         self.living = 0  # actors that have not ended
+        self.ending = 0  # ends in progress; those that they cause by links wait for them
         self.sweeping = False
         self.sweep_timer: clock.Timer | None = None
         self.slice_ends: float | None = None  # None until the first chunk of the slice is spent

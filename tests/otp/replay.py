@@ -158,10 +158,13 @@ class Replay:
             self.time.pass_some()
 
     def at_work(self) -> bool:
-        """Tell whether a process of this scenario is inside a handler, or a message waits for one."""
-        return any(
-            runner.ref is not None and runner.ref.path.startswith(self.outside.path) for runner in scheduler.S.runners
-        )
+        """Tell whether a process of this scenario is inside a handler, other than one whom nobody will ever end."""
+        return any(self.is_at_work(runner.ref) for runner in scheduler.S.runners if runner.ref is not None)
+
+    def is_at_work(self, ref: Ref) -> bool:
+        if not ref.path.startswith(self.outside.path):
+            return False
+        return ref not in self.scene.hanging or (ref.parent is not None and ref.parent.is_alive())
 
     # -- steps
 

@@ -46,6 +46,7 @@ class Scene:
         self.dynamic: set[str] = set()
         self.hold_start: dict[tuple[str, int], Hold] = {}
         self.hold_terminate: dict[str, Hold] = {}
+        self.hanging: set[Ref] = set()  # workers that never finish to terminate
 
     def happened(self, event: str, path: str, reason: ExitReason | None = None) -> None:
         self.events.append(f"{event} {path}" if reason is None else f"{event} {path} {term(reason)}")
@@ -118,6 +119,7 @@ class Worker(Actor):
             case "slow":
                 clock.sleep(SLOW_S)
             case "hang":
+                self.scene.hanging.add(self.ref)
                 gevent.sleep(float("inf"))
 
 
