@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RUNNING, RESTARTING, PARKED, WAITING, ABSENT = "running", "restarting", "parked", "waiting", "undefined"
 COMING_BACK = (RESTARTING, PARKED, WAITING)
+START_TIMED_OUT = ExitReason("timeout")
 _SHOWN = {PARKED: "failed", ABSENT: "stopped"}
 MAX_REASON_CHARS = 500
 
@@ -168,6 +169,7 @@ def adopt(supervisor: Ref, ref: Ref, label: str) -> None:
 def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
     start = spec.start
     if isinstance(start, type) and issubclass(start, Actor):
+        limit: Timer | None = None
 
         def prepare(ref: Ref) -> None:
             if spec.mailbox is not None:
@@ -177,10 +179,17 @@ def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
             ref.exports = spec.exports
             if spec.measured:
                 ref.extras = Extras(ref, meter_of(spec))
+            if spec.start_timeout_s is not None:
+                nonlocal limit
+                limit = clock.after(spec.start_timeout_s, ref.die_now, START_TIMED_OUT)
 
-        return spawn(
-            start, spec.args, spec.kwargs, name=spec.name, parent=supervisor, label=str(spec.id), prepare=prepare
-        )
+        try:
+            return spawn(
+                start, spec.args, spec.kwargs, name=spec.name, parent=supervisor, label=str(spec.id), prepare=prepare
+            )
+        finally:
+            if limit is not None:
+                limit.cancel()
     return start(*spec.args, **spec.kwargs)
 
 

@@ -54,7 +54,8 @@ class ChildSpec:
     "brutal_kill". `name` registers the actor. `backoff`, `park` and `measured` are ours, beyond OTP: a delay before
     each restart; what to do instead of counting when the child, a supervisor, gave up; and whether its messages are
     measured for the metrics. With `on_dependency_down="wait"` a crash that is blamed on a dependency (runtime.blame)
-    spends no intensity: the child waits until one of `depends_on` is back.
+    spends no intensity: the child waits until one of `depends_on` is back. A start that takes longer than
+    `start_timeout_s` (None, as in OTP: no limit) is killed and has failed with the reason `timeout`.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class ChildSpec:
         "shutdown",
         "significant",
         "start",
+        "start_timeout_s",
         "timeout_s",
         "type",
     )
@@ -94,6 +96,7 @@ class ChildSpec:
         modules: Any = "dynamic",
         mailbox: int | None = None,
         timeout_s: float | None = None,
+        start_timeout_s: float | None = None,
         backoff: Backoff | None = None,
         park: Backoff | None = None,
         measured: bool = False,
@@ -113,6 +116,7 @@ class ChildSpec:
         self.modules = modules
         self.mailbox = mailbox
         self.timeout_s = timeout_s
+        self.start_timeout_s = start_timeout_s
         self.backoff = backoff
         self.park = park
         self.measured = measured

@@ -7,7 +7,8 @@ from typing import Any
 import gevent
 import pytest
 
-from runtime import events
+from regrow.testing import ManualClock
+from runtime import clock, events
 from runtime.actor import Actor
 from runtime.names import whereis
 from runtime.reasons import ExitReason, Ignore, StartFailed
@@ -204,3 +205,36 @@ def test_the_ref_of_a_child_tells_its_supervisor(workshop: Workshop) -> None:
     ref = workshop.refs["a"]
     assert isinstance(ref, Ref)
     assert ref.parent is supervisor
+
+
+class Slow(Actor):
+    """Takes its time to start."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        clock.sleep(seconds)
+
+
+def test_a_start_that_takes_too_long_is_killed_and_has_failed(workshop: Workshop, manual_clock: ManualClock) -> None:
+    supervisor = workshop.supervise()
+    spec = ChildSpec("slow", Slow, args=(60.0,), name="clerk", start_timeout_s=5.0)
+    starting = gevent.spawn(_start_error, supervisor, spec)
+    manual_clock.advance(4.99)
+    assert not starting.ready()
+    manual_clock.advance(0.01)
+    assert starting.get(block=False).reason == ExitReason("timeout")
+    assert whereis("clerk") is None
+    assert which_children(supervisor) == []
+
+
+def _start_error(supervisor: Ref, spec: ChildSpec) -> ChildStartFailed:
+    with pytest.raises(ChildStartFailed) as failed:
+        start_child_of(supervisor, spec)
+    return failed.value
+
+
+def test_a_start_within_its_time_leaves_no_timer(workshop: Workshop, manual_clock: ManualClock) -> None:
+    supervisor = workshop.supervise(workshop.spec("a", start_timeout_s=5.0))
+    assert manual_clock.pending() == []
+    manual_clock.advance(10)
+    assert states(supervisor) == {"a": "running"}
