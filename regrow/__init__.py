@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from regrow.protocol.errors import Unauthorized as Unauthorized
     from regrow.protocol.errors import Unavailable as Unavailable
     from regrow.protocol.errors import UpstreamError as UpstreamError
+    from regrow.protocol.exchange import Event as Event
+    from regrow.protocol.exchange import Gap as Gap
     from regrow.protocol.exchange import Reply as Reply
     from runtime.actor import Actor as Actor
     from runtime.exports import exported as exported
@@ -85,6 +87,8 @@ _ERRORS = [
 _HOMES = {
     "connect": "regrow.client",
     "Client": "regrow.client",
+    "Event": "regrow.protocol.exchange",
+    "Gap": "regrow.protocol.exchange",
     "Reply": "regrow.protocol.exchange",
     **dict.fromkeys(_ERRORS, "regrow.protocol.errors"),
     "Secret": "config.secret",

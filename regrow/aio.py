@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,12 +21,15 @@ import zmq
 from regrow.client import EVENT, LINGER_MS, LINK_EVENTS, close_both, curve_keys, merge_arguments, set_client_options
 from regrow.protocol import exchange
 from regrow.protocol.codec import Codec
-from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, Unauthorized
+from regrow.protocol.errors import ConnectionFailed, Overloaded, Refused, RegrowError, Unauthorized
 from regrow.protocol.exchange import (
     DEFAULT_CONNECT_TIMEOUT_S,
     DEFAULT_CREDIT,
     DEFAULT_ENDPOINT,
+    Event,
+    Gap,
     Outgoing,
+    Position,
     Reply,
     Welcome,
 )
@@ -34,6 +37,8 @@ from regrow.protocol.frames import Answer
 
 BATCH: Final = 200  # messages read before other callbacks of the loop get their turn
 DEFAULT_MAX_IN_FLIGHT: Final = 1000
+MAX_UNREAD_EVENTS: Final = 10_000  # of one subscription; then the oldest make room and become a gap
+RETRY_S: Final = 0.05  # between two tries to subscribe again
 
 
 def connect(
@@ -184,6 +189,16 @@ class AsyncClient:
             link = await self._linked()
             await link.send(outgoing.frames(self._next_id(), link.welcome), self.connect_timeout)
 
+    def subscribe(self, topics: str | Sequence[str], since: int | None = None) -> AsyncEvents:
+        """Return what happens in the daemon: `async with client.subscribe("breaker.*") as events`, then `async for`.
+
+        It begins when it is entered, or with the first read. Topics are exact ("breaker.opened"), a group
+        ("breaker.*") or all ("*"). With `since`, the number of an event, what the daemon still keeps after it comes
+        first. A lost connection is made anew within `connect_timeout` and the events go on where they were; what was
+        missed then is told by a `Gap`. Raises as `ask` does.
+        """
+        return AsyncEvents(self, Position(topics, since))
+
     async def describe(self, target: str | None = None) -> Any:
         """Return the actors that this client may reach, with their methods, argument schemas and docs."""
         return exchange.outcome(await self._exchange(exchange.describe(target))).value
@@ -285,6 +300,145 @@ class AsyncClient:
         link.welcome = exchange.check_version(answer)
 
 
+class AsyncEvents(AsyncIterator[Event | Gap]):
+    """The events of one subscription, in order, without end; read by one task at a time.
+
+    `seq` is the number of the last event that was read: who subscribes again later gives it as `since`.
+    """
+
+    def __init__(self, client: AsyncClient, position: Position) -> None:
+        self._client = client
+        self._position = position
+        self._link: _Link | None = None
+        self._id = b""
+        self._unread = _Unread()
+        self._told: list[Event | Gap] = []
+        self._closed = False
+
+    @property
+    def seq(self) -> int:
+        return self._position.seq or 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event | Gap:
+        found = await self.read()
+        if found is None:
+            raise StopAsyncIteration
+        return found
+
+    async def read(self, timeout: float | None = None) -> Event | Gap | None:  # noqa: ASYNC109 - None says that it passed
+        """Return the next event or gap, waiting at most `timeout` seconds (None: for ever); None when there is none.
+
+        Raises `ConnectionFailed` when the daemon is gone and does not come back within the client's `connect_timeout`.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._next()
+        except TimeoutError:
+            return None
+
+    async def _next(self) -> Event | Gap | None:
+        while not self._closed:
+            if self._told:
+                return self._told.pop(0)
+            if self._link is None:
+                again = bool(self._position.incarnation)
+                await self._begin(time.monotonic() + self._client.connect_timeout if again else None)
+                continue
+            answer = await self._unread.get()
+            if answer is None:
+                self._forget()
+                continue
+            try:
+                found = self._position.heard(answer)
+            except RegrowError:
+                self._forget()
+                raise
+            if found is None:
+                continue
+            lost = self._unread.take_lost()
+            if lost:
+                self._told.append(found)
+                return Gap(lost, found.seq - 1)
+            return found
+        return None
+
+    async def _begin(self, give_up: float | None) -> None:
+        """Subscribe; until `give_up` (None: once) try again when the daemon is just going or coming."""
+        while True:
+            try:
+                await self._try_begin()
+            except (Refused, ConnectionFailed) as error:
+                pause_s = error.retry_after_s or RETRY_S
+                if self._client._closed or give_up is None or time.monotonic() + pause_s >= give_up:
+                    raise
+            else:
+                return
+            await asyncio.sleep(pause_s)
+
+    async def _try_begin(self) -> None:
+        client = self._client
+        link = await client._linked()
+        outgoing = self._position.outgoing(link.welcome)
+        request_id = client._next_id()
+        unread = link.streams[request_id] = _Unread()
+        try:
+            answer = await link.exchange(outgoing, request_id, exchange.CONTROL_TIMEOUT_S, client.connect_timeout)
+            gap = self._position.accepted(answer, link.welcome)
+        except BaseException as error:
+            del link.streams[request_id]
+            if isinstance(error, asyncio.CancelledError):
+                link.forget(request_id)
+            raise
+        self._link, self._id, self._unread = link, request_id, unread
+        if gap is not None:
+            self._told.append(gap)
+
+    def _forget(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.streams.pop(self._id, None)
+
+    async def close(self) -> None:
+        """End the subscription. Idempotent."""
+        self._closed = True
+        link = self._link
+        if link is not None:
+            self._forget()
+            link.forget(self._id)
+
+    async def __aenter__(self) -> Self:
+        if self._link is None and not self._closed:
+            await self._begin(None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class _Unread(asyncio.Queue["Answer | None"]):
+    """What came for a subscription and was not read: bounded, the oldest make room and are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lost = 0
+
+    def put_nowait(self, item: Answer | None) -> None:
+        if self.qsize() >= MAX_UNREAD_EVENTS:
+            oldest = self.get_nowait()
+            lost = oldest.header.get("lost") if oldest is not None and oldest.op == "GAP" else 1
+            self._lost += lost if isinstance(lost, int) else 0
+        super().put_nowait(item)
+
+    def take_lost(self) -> int:
+        lost, self._lost = self._lost, 0
+        return lost
+
+
 class _Link:
     """One DEALER socket with its monitor, watched by the running event loop."""
 
@@ -378,6 +532,10 @@ class _Link:
             del self.streams[request_id]
             if not over:
                 self._send_now(exchange.CANCEL.frames(request_id))
+
+    def forget(self, subscription_id: bytes) -> None:
+        """Tell the daemon that nobody listens to a subscription any more, if the link still stands."""
+        self._send_now(exchange.UNSUB.frames(subscription_id))
 
     async def send(self, frames: list[bytes], timeout_s: float) -> None:
         """Send once there is a connection with room; raises `ConnectionFailed` (started=no) after `timeout_s`."""

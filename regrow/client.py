@@ -12,13 +12,14 @@ A connection that broke is thrown away with whatever was queued in it; the next 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import select
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -26,18 +27,23 @@ import zmq
 
 from regrow.protocol import exchange
 from regrow.protocol.codec import Codec
-from regrow.protocol.errors import ConnectionFailed, Overloaded, RegrowError, TooLarge, Unauthorized
+from regrow.protocol.errors import ConnectionFailed, Overloaded, Refused, RegrowError, TooLarge, Unauthorized
 from regrow.protocol.exchange import (
     DEFAULT_CONNECT_TIMEOUT_S,
     DEFAULT_CREDIT,
     DEFAULT_ENDPOINT,
+    Event,
+    Gap,
     Outgoing,
+    Position,
     Reply,
     Welcome,
 )
 from regrow.protocol.frames import Answer
 
 DEFAULT_MAX_CONNECTIONS: Final = 64
+MAX_POLL_S: Final = 3600.0
+RETRY_S: Final = 0.05  # between two tries to subscribe again
 LINGER_MS: Final = 500  # what a closing client gives a tell to leave the process
 EVENT: Final = struct.Struct("=Hi")
 LINK_EVENTS: Final = (
@@ -192,6 +198,17 @@ class Client:
             exchange.outcome(self._exchange(outgoing))
         else:
             self._exchange(outgoing, answered=False)
+
+    def subscribe(self, topics: str | Sequence[str], since: int | None = None) -> Events:
+        """Return what happens in the daemon from now on: an iterator over `Event` and `Gap`, with a connection of its
+        own.
+
+        Topics are exact ("breaker.opened"), a group ("breaker.*") or all ("*"). With `since`, the number of an event,
+        what the daemon still keeps after it comes first. A lost connection is made anew within `connect_timeout` and
+        the events go on where they were; what was missed then is told by a `Gap`. Close it, or use it as a context
+        manager. Raises as `ask` does.
+        """
+        return Events(self, Position(topics, since))
 
     def describe(self, target: str | None = None) -> Any:
         """Return the actors that this client may reach, with their methods, argument schemas and docs."""
@@ -451,6 +468,131 @@ class Parts(Iterator[Any]):
             self.close()
 
 
+class Events(Iterator[Event | Gap]):
+    """The events of one subscription, in order, without end; read by one thread at a time.
+
+    `seq` is the number of the last event that was read: who subscribes again later gives it as `since`.
+    """
+
+    def __init__(self, client: Client, position: Position) -> None:
+        self._client = client
+        self._position = position
+        self._connection: _Connection | None = None
+        self._id = b""
+        self._gap: Gap | None = None
+        self._closed = False
+        self._begin(None)
+
+    @property
+    def seq(self) -> int:
+        return self._position.seq or 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event | Gap:
+        found = self.read()
+        if found is None:
+            raise StopIteration
+        return found
+
+    def read(self, timeout: float | None = None) -> Event | Gap | None:
+        """Return the next event or gap, waiting at most `timeout` seconds (None: for ever); None when there is none.
+
+        Raises `ConnectionFailed` when the daemon is gone and does not come back within the client's `connect_timeout`.
+        """
+        limit = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._closed:
+            if self._gap is not None:
+                gap, self._gap = self._gap, None
+                return gap
+            if self._connection is None:
+                self._begin(time.monotonic() + self._client.connect_timeout)
+                continue
+            try:
+                answer = self._connection.receive(self._id, limit)
+            except _LinkLost:
+                self._let_go(sound=False)
+                continue
+            except BaseException:
+                self._let_go(sound=False)
+                raise
+            if answer is None:
+                return None
+            found = self._position.heard(answer)
+            if found is not None:
+                return found
+        return None
+
+    def _begin(self, give_up: float | None) -> None:
+        """Subscribe; until `give_up` (None: once) try again when the daemon is just going or coming."""
+        while True:
+            try:
+                self._try_begin()
+                return
+            except _LinkLost:
+                pause_s = RETRY_S
+                if give_up is None or time.monotonic() + pause_s >= give_up:
+                    raise exchange.link_lost(self._client.endpoint) from None
+            except (Refused, ConnectionFailed) as error:
+                pause_s = error.retry_after_s or RETRY_S
+                if give_up is None or time.monotonic() + pause_s >= give_up:
+                    raise
+            time.sleep(pause_s)
+
+    def _try_begin(self) -> None:
+        client = self._client
+        connection = client._take()
+        sound = False
+        try:
+            welcome = client._greeted(connection)
+            request_id = b"%d" % next(client._ids)
+            frames = self._position.outgoing(welcome).frames(request_id, welcome)
+            began = time.monotonic()
+            connection.send(frames, began + client.connect_timeout)
+            answer = connection.receive(request_id, began + exchange.CONTROL_TIMEOUT_S)
+            if answer is None:
+                raise exchange.no_answer(client.endpoint, exchange.CONTROL_TIMEOUT_S)
+            sound = True
+            self._gap = self._position.accepted(answer, welcome)
+        except BaseException:
+            client._give_back(connection, sound=sound)
+            raise
+        self._connection, self._id = connection, request_id
+
+    def _let_go(self, *, sound: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._client._give_back(connection, sound=sound)
+
+    def close(self) -> None:
+        """End the subscription. Idempotent."""
+        self._closed = True
+        connection = self._connection
+        if connection is None:
+            return
+        sound = False
+        try:
+            connection.send(exchange.UNSUB.frames(self._id), time.monotonic() + self._client.connect_timeout)
+            sound = True
+        except RegrowError:
+            pass  # without a connection the daemon has ended it by itself
+        finally:
+            self._let_go(sound=sound)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None) is not None:
+            self.close()
+
+
 class _LinkLost(Exception):
     """The connection ended."""
 
@@ -532,7 +674,7 @@ class _Connection:
         left_s = limit - time.monotonic()
         if left_s <= 0:
             return False
-        self._poll.poll(max(1, int(left_s * 1000)))
+        self._poll.poll(max(1, int(min(left_s, MAX_POLL_S) * 1000)))
         return True
 
     def _hear_monitor(self) -> None:

@@ -6,7 +6,7 @@ The daemon answers at the deadline, so a client waits `GRACE_S` longer than that
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,6 +54,24 @@ class Reply:
 
     value: Any
     header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened in the daemon: its number there, topic, unix time in seconds, and what is told of it."""
+
+    seq: int
+    topic: str
+    at: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events went missing here, `lost` of them at most; None: nobody knows how many. `seq` is the last of them."""
+
+    lost: int | None
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +186,57 @@ def check_credit(parts: int) -> int:
     return parts
 
 
+class Position:
+    """How far a subscription has come: what it needs to go on where it was over another connection."""
+
+    def __init__(self, topics: Sequence[str], since: int | None) -> None:
+        self.topics = [topics] if isinstance(topics, str) else list(topics)
+        if not self.topics:
+            raise ValueError('no topics were given, name some such as "breaker.*", or "*" for all')
+        if since is not None and since < 0:
+            raise ValueError(f"since is {since}, expected the number of an event")
+        self.seq = since
+        self.incarnation = ""
+
+    def outgoing(self, welcome: Welcome) -> Outgoing:
+        """Return the SUB for this daemon: the events of another run of it are all new."""
+        seq = self.seq if self.incarnation in {"", welcome.incarnation} else 0
+        return Outgoing("SUB", RequestHeader(topics=self.topics, since=seq))
+
+    def accepted(self, answer: Answer, welcome: Welcome) -> Gap | None:
+        """Take the ACK; return the gap when this is another run of the daemon. Raises the typed error of an ERROR."""
+        outcome(answer)
+        newest = answer.header.get("seq")
+        is_other = self.incarnation not in {"", welcome.incarnation}
+        self.incarnation = welcome.incarnation
+        if is_other:
+            self.seq = 0
+            return Gap(None, 0)
+        if self.seq is None:
+            self.seq = newest if isinstance(newest, int) else 0
+        return None
+
+    def heard(self, answer: Answer) -> Event | Gap | None:
+        """Return what an EVENT or GAP says, None for anything else; raises the typed error of an ERROR."""
+        if answer.op not in {"EVENT", "GAP", "ERROR"}:
+            return None
+        fields = outcome(answer).value
+        header = answer.header
+        seq = header.get("seq")
+        self.seq = seq if isinstance(seq, int) else self.seq or 0
+        if answer.op == "GAP":
+            lost = header.get("lost")
+            return Gap(lost if isinstance(lost, int) else None, self.seq)
+        at = header.get("at")
+        return Event(
+            self.seq,
+            str(header.get("topic", "")),
+            float(at) if isinstance(at, int | float) else 0.0,
+            fields if isinstance(fields, dict) else {},
+        )
+
+
+UNSUB: Final = Outgoing("UNSUB", RequestHeader())
 PING: Final = Outgoing("PING", RequestHeader())
 CANCEL: Final = Outgoing("CANCEL", RequestHeader())
 

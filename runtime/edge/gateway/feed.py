@@ -271,7 +271,8 @@ class Feed:
         if number >= self.newest:
             return []
         kept = events.recent()
-        return kept[max(0, len(kept) - (self.newest - number)) :]  # they are numbered without gaps
+        # numbered without gaps, so no more than these; the bus may have been without any subscriber in between
+        return [event for event in kept[number - self.newest :] if event.number > number]
 
     def body_of(self, event: Event, codec: Codec, *, full: bool) -> bytes:
         """Return the body of an EVENT, encoded once for all who get the same. Never switches."""
