@@ -13,7 +13,7 @@ from regrow import Cancelled, Draining
 from tests.faults.conftest import Caller
 from tests.support.daemon import Daemon
 from tests.support.fixtures import StartDaemon
-from tests.tour.readme import ROOT
+from tests.tour.readme import default_configuration
 
 CONFIG = """
 [daemon]
@@ -186,16 +186,7 @@ def test_an_entry_that_gives_up_is_parked_and_the_daemon_serves_on(daemon: Start
 
 @pytest.mark.slow
 def test_a_second_start_is_ready_soon_and_the_idle_daemon_is_small(daemon: StartDaemon) -> None:
-    text = (ROOT / "config/default.toml").read_text()
-    for written, used in (
-        ('state_dir = "../var"', 'state_dir = "var"'),
-        ("sqlite:///../var", "sqlite:///var"),
-        ('"starter', f'"{ROOT}/config/starter'),
-        ('bind = ["tcp://127.0.0.1:5757"]', ""),
-        ('bind = "127.0.0.1:5758"', ""),
-    ):
-        text = text.replace(written, used)
-    served = daemon(text, measured=False)
+    served = daemon(default_configuration(), measured=False)
     assert served.stop() == 0
     began = time.monotonic()
     served.start()

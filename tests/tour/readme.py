@@ -59,3 +59,18 @@ def metric_names(text: str) -> set[str]:
     found = re.search(r"<!-- metrics -->\n(.*?)<!-- /metrics -->", text, re.DOTALL)
     assert found is not None, "README.md has no table of metrics"
     return {name.partition("{")[0] for name in re.findall(r"`([a-z_]+(?:\{[a-z,_]*\})?)`", found[1])}
+
+
+def default_configuration() -> str:
+    """Return config/default.toml with its state in its own folder, and without the ports that a test may not take."""
+    text = (ROOT / "config/default.toml").read_text()
+    for written, used in (
+        ('state_dir = "../var"', 'state_dir = "var"'),
+        ("sqlite:///../var", "sqlite:///var"),
+        ('"starter', f'"{ROOT}/config/starter'),
+        ('bind = ["tcp://127.0.0.1:5757"]', ""),
+        ('bind = "127.0.0.1:5758"', ""),
+    ):
+        assert written in text
+        text = text.replace(written, used)
+    return text

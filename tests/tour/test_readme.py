@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -12,8 +14,8 @@ from config.json_schema import json_schema
 from config.reference import reference
 from regrow import cli
 from regrow.protocol import errors, exits
-from tests.support.fixtures import StartDaemon
-from tests.tour.readme import README, ROOT, metric_names, section
+from tests.support.daemon import Daemon
+from tests.tour.readme import README, ROOT, blocks, default_configuration, metric_names, section
 
 
 def test_every_link_to_a_file_or_section_leads_somewhere() -> None:
@@ -85,9 +87,43 @@ def test_the_reference_page_is_what_the_code_says() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == made, "docs/configuration.md is old, run `make docs`"
 
 
-def test_the_table_of_metrics_names_what_a_daemon_shows(daemon: StartDaemon) -> None:
-    started = daemon((ROOT / "config/default.toml").read_text().replace('"../var"', '"var"').replace(
-        '"starter', f'"{ROOT}/config/starter').replace("sqlite:///../", "sqlite:///").replace(
-        'bind = ["tcp://127.0.0.1:5757"]', "").replace('bind = "127.0.0.1:5758"', ""))  # fmt: skip
-    shown = set(re.findall(r"^# HELP regrow_(\S+)", started.get("/metrics").text, re.MULTILINE))
+@pytest.fixture(scope="module")
+def default_daemon() -> Iterator[Daemon]:
+    """A daemon with the default configuration, on ports and in a folder of its own."""
+    made = Daemon(default_configuration())
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def test_the_table_of_metrics_names_what_a_daemon_shows(default_daemon: Daemon) -> None:
+    shown = set(re.findall(r"^# HELP regrow_(\S+)", default_daemon.get("/metrics").text, re.MULTILINE))
     assert metric_names(README.read_text()) == shown, "the table in README.md and /metrics differ"
+
+
+def test_every_http_path_is_there(default_daemon: Daemon) -> None:
+    told = re.findall(r"`(/[a-z]+)(?:/(?:NAME|ID))?`", section("HTTP and metrics").partition("Every metric")[0])
+    assert {"/livez", "/readyz", "/metrics", "/tree", "/crashes"} <= set(told)
+    for path in set(told) - {"/actors"}:
+        assert default_daemon.get(path).status_code == 200, path
+    assert default_daemon.get("/actors/greeter").json()["name"] == "greeter"
+
+
+def test_the_lines_of_the_client_library_run(default_daemon: Daemon) -> None:
+    text = next(block.text for block in blocks(section("Clients and the wire")) if block.language == "py")
+    text = text.replace("tcp://127.0.0.1:5757", default_daemon.endpoint)
+    exec(compile(text, "README.md", "exec"), {})  # noqa: S102 - the README is ours, and this is its test
+    assert default_daemon.run("ask", "greeter.count").stdout == "1\n"
+
+
+def test_the_greeter_is_the_starters_in_short() -> None:
+    text = next(block.text for block in blocks(section("Your own actors")) if block.language == "py")
+    space: dict[str, Any] = {}
+    exec(compile(text, "README.md", "exec"), space)  # noqa: S102 - as above
+    ref = space["Greeter"].start(greeting="Hi")
+    assert ref.call("greet", {"name": "Ada", "times": 2}) == "Hi, Ada! Hi, Ada!"
+    with pytest.raises(errors.InvalidArguments):
+        ref.call("greet", {"name": "Ada", "times": 101})
+    ref.stop()
