@@ -20,7 +20,7 @@ from runtime.messages import Call
 from runtime.promise import Future, Promise, deadline_error
 from runtime.reasons import NORMAL, ExitReason
 from runtime.ref import DEFAULT_MAILBOX, Ref, StopRequest, spawn
-from runtime.signals import Down, Exit
+from runtime.signals import Down, Exit, monitor
 from runtime.streams import open_stream
 from runtime.sys import URGENT, extras_of
 
@@ -253,9 +253,9 @@ def _handle_down(ref: Ref, down: Down) -> None:
 def _handle_stop(ref: Ref, request: StopRequest) -> bool:
     runner = ref.runner
     reply, runner.reply = runner.reply, None
+    if reply is not None:  # answered by the end itself, which does not wait for a hook that hangs
+        monitor(ref, lambda _down: reply.resolve(True))
     ref.stop_now(request.reason)
-    if reply is not None:
-        reply.resolve(True)
     return True
 
 

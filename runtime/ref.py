@@ -404,18 +404,18 @@ class Ref(pykka.ActorRef[Any]):
     ) -> Any:
         """Ask the actor to stop after the messages it has; True when it did, False when it was dead already.
 
+        `timeout` bounds the wait alone: after an `AskTimeout` the actor stops all the same when its turn comes.
         Switches greenlets when `block` is true; else returns a `Future`.
         """
-        promise = Promise(deadline=None if timeout is None else clock.now() + timeout)
+        promise = Promise()
         if self.state == DEAD:
             promise.resolve(False)
         elif get_ident() != HUB_THREAD:
             box = self._from_foreign_thread(self.post, StopRequest(reason), promise)
-            return box.wait() if block else box.future()
+            return box.wait(timeout) if block else box.future()
         else:
             self.post(StopRequest(reason), promise)
-            promise.expire_at_deadline()
-        return promise.wait() if block else Future(promise)
+        return promise.wait(timeout) if block else Future(promise)
 
     def kill(self) -> None:
         """End the actor now, untrappably, with the reason `killed`; no hook of it runs.

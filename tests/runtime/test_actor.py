@@ -268,6 +268,46 @@ def test_an_orderly_stop_runs_on_stop_after_the_messages_before_it(start: Starte
     assert ref.stop() is False
 
 
+def test_a_stop_that_nobody_waits_for_any_more_happens_all_the_same(start: Starter, manual_clock: ManualClock) -> None:
+    ref = start(Doer)
+    ref.tell(lambda _: clock.sleep(10))
+    stopping = gevent.spawn(_stop_times_out, ref)
+    manual_clock.advance(2)
+    assert stopping.get(block=False) is True
+    assert ref.is_alive()
+    manual_clock.advance(10)
+    assert ref.reason == NORMAL
+
+
+def _stop_times_out(ref: Ref) -> bool:
+    with pytest.raises(AskTimeout):
+        ref.stop(timeout=2.0)
+    return True
+
+
+def test_whoever_waits_for_a_stop_hears_of_the_end_though_a_hook_of_it_never_ends(
+    start: Starter, manual_clock: ManualClock
+) -> None:
+    release = Event()
+
+    class Stubborn(Doer):
+        def on_stop(self) -> None:
+            while not release.is_set():
+                try:
+                    release.wait()
+                except BaseException:  # noqa: BLE001, PERF203 - that is the fault
+                    continue
+
+    ref = start(Stubborn)
+    stopping = gevent.spawn(ref.stop, timeout=100.0)
+    manual_clock.settle()
+    ref.kill()
+    manual_clock.settle()
+    assert stopping.get(block=False) is True
+    release.set()
+    manual_clock.settle()
+
+
 def test_a_crash_runs_on_failure_and_not_on_stop(start: Starter) -> None:
     log: list[Any] = []
     ref = start(Doer, log=log)
