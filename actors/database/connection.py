@@ -7,6 +7,8 @@ caller's.
 
 A lost connection is a state, not a crash: the actor reports `waiting` to its pool and, when it is one of those that
 are kept open, connects again with growing pauses. A request that reaches a waiting connection tries at once.
+
+A stream holds its connection: until it is over the pool hears "busy", and each pull is a job of its own.
 """
 
 from __future__ import annotations
@@ -14,27 +16,33 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import Greenlet
 
 from actors.database import metrics
 from actors.database.engine import REPEATABLE, Engine, Interrupted, Lost, Stale
+from actors.database.held import MAX_STREAM_S, CloseRows, Held, PullRows, RowStream
 from actors.database.operation import Operation, Values
 from actors.resilience.breaker import CircuitTable, Permit, Settled
 from actors.resilience.circuit import Granted, Outcome
-from regrow.protocol.errors import Cancelled, ConnectionFailed, DatabaseError, RegrowError, TimedOut
+from regrow.protocol.errors import Cancelled, ConnectionFailed, DatabaseError, NotFound, RegrowError, TimedOut
 from runtime import clock, events
 from runtime.actor import Actor
 from runtime.names import whereis
 from runtime.promise import AskTimeout, Promise
 from runtime.ref import Ref
+from runtime.streams import Batch
+
+T = TypeVar("T")
 
 #: how long after the deadline a cut off statement may take to end before its connection is dropped
 GRACE_S = 2.0
 #: what follows a cut off statement: the server's word that it is ready again
 SETTLE_S = 2.0
+#: a supervisor gives an actor 5 s to stop
+TEARDOWN_S = 3.0
 #: classes of SQLSTATE that speak of the server's state and not of the statement
 _SERVER_IS_SICK = ("08", "53", "57", "58", "F0", "XX")
 REPEAT_BASE_S = 0.01
@@ -52,6 +60,8 @@ class Job:
     #: when the statement is cut off: the caller's deadline or the operation's own timeout
     deadline: float
     queued_at: float
+    #: makes the caller's answer of what the operation answered; may raise a typed error
+    finish: Callable[[Any], Any] | None = None
     #: set by the connection while the statement runs; called in the hub when the caller gives up
     cut: Callable[[], object] | None = None
     #: how often it came back to the pool because a connection could not be made
@@ -123,6 +133,12 @@ class ConnectionSettings:
     max_idle_s: float
     check_interval_s: float
     retries: int
+    #: a stream that nobody reads for so long is ended
+    stream_idle_s: float = 60.0
+    #: statements without parameters that run when the pool stops in the orderly way, on the first connection
+    teardown: tuple[Operation, ...] = ()
+    #: asked of an idle connection in place of an empty statement
+    health_check: Operation | None = None
     #: the breaker's own record, for a look that costs no message
     circuit: CircuitTable | None = None
     backoff_base_s: float = 0.1
@@ -157,6 +173,7 @@ class Connection(Actor):
         self._cutting: Greenlet[..., None] | None = None
         self._cut_by: str | None = None
         self._granted: Granted | None = None
+        self._stream: Held | None = None
 
     # -- hooks
 
@@ -174,6 +191,8 @@ class Connection(Actor):
 
     def on_stop(self) -> None:
         self._end_timers()
+        if self.index == 1 and self.settings.teardown:
+            self._tear_down()
         self.settings.engines.pop(self.index, None)
         self.engine.close()
 
@@ -188,6 +207,9 @@ class Connection(Actor):
         if self.state in ("idle", "busy"):
             detail["server"] = self.engine.version
             detail["open_s"] = round(clock.now() - self._opened_at, 1)
+        if self._stream is not None:
+            detail["stream"] = self._stream.operation.name
+            detail["stream_items"] = self._stream.items
         if self.last_error is not None:
             detail["error"] = self.last_error
         return detail
@@ -196,11 +218,15 @@ class Connection(Actor):
         """Take the pool's messages; jobs are answered, the rest ends in a report. Switches greenlets."""
         if isinstance(message, Run):
             return self._run(message.job)
-        if isinstance(message, Open):
+        if isinstance(message, PullRows):
+            return self._pull(message)
+        if isinstance(message, CloseRows):
+            self._close_rows(message)
+        elif isinstance(message, Open):
             if not self.engine.is_open:
                 self._try_open()
         elif isinstance(message, Check):
-            if self.engine.is_open and not self.engine.is_alive():
+            if self._stream is None and self.engine.is_open and not self.engine.is_alive():
                 self._lose("the server ended the connection")
         elif isinstance(message, Rested):
             if self.state == "waiting":
@@ -217,6 +243,9 @@ class Connection(Actor):
         for timer in (self._tick, self._retry):
             if timer is not None:
                 timer.cancel()
+        if self._stream is not None:
+            self._stream.unwatch()
+            self._stream.closed = True
 
     # -- one job
 
@@ -228,7 +257,8 @@ class Connection(Actor):
         self.state = "busy"
         self._working = True
         try:
-            return self._guarded(job)
+            answer = self._guarded(job)
+            return self._held(job) if job.operation.streams else answer
         except RegrowError:
             raise
         except BaseException:
@@ -236,13 +266,99 @@ class Connection(Actor):
             self.engine.discard()
             raise
         finally:
-            self._working = False
-            self._used_at = clock.now()
-            if self.engine.is_open:
-                self.state = "idle"
-            elif self.state == "busy":
-                self.state = "closed"
-            self._announce()
+            self._done()
+
+    def _done(self) -> None:
+        """Be free again, unless a stream holds the connection, and say so."""
+        self._working = False
+        self._used_at = clock.now()
+        if self._stream is not None:
+            self.state = "busy"
+        elif self.engine.is_open:
+            self.state = "idle"
+        elif self.state == "busy":
+            self.state = "closed"
+        self._announce()
+
+    # -- a stream
+
+    def _held(self, job: Job) -> RowStream | None:
+        if job.promise.done:
+            self._end_stream_of_engine()
+            return None
+        held = self._stream = Held(job.operation, self.settings.stream_idle_s)
+        held.watch(self.ref)
+        return RowStream(self.ref, held)
+
+    def _pull(self, message: PullRows) -> Batch:
+        held = self._stream
+        if held is None or held.key != message.key or held.closed:
+            raise NotFound("this stream is over: it ended, was closed, or was not read for too long", started="yes")
+        held.unwatch()
+        until = held.until if self.deadline is None else min(self.deadline, held.until)
+        self.state, self._working, self._cut_by = "busy", True, None
+        held.cut = self._cut_by_caller
+        self.on_abandon(self._cut_by_caller)
+        over = True
+        try:
+            items, over = self._bounded(until - clock.now(), lambda: self.engine.read_stream(message.most))
+            held.items += len(items)
+            return Batch(items, over)
+        except Lost as lost:
+            self._lose(lost.reason)
+            raise self._connection_error(lost) from lost
+        except Interrupted as error:
+            name = held.operation.name
+            if clock.now() >= held.until:
+                raise TimedOut(f"the stream of operation {name} lasted longer than its timeout") from error
+            if self._cut_by == "caller":
+                raise Cancelled(f"the stream of operation {name} was closed", started="yes") from error
+            if self._cut_by == "deadline":
+                raise AskTimeout(
+                    "the deadline passed while the stream was read, it was ended", started="yes"
+                ) from error
+            raise TimedOut(f"the stream of operation {name} was cut off by the database") from error
+        except RegrowError:
+            raise
+        except BaseException:
+            self.engine.discard()
+            raise
+        finally:
+            held.cut = None
+            if over or held.closed:
+                self._end_stream(held)
+            else:
+                held.watch(self.ref)
+            self._done()
+
+    def _close_rows(self, message: CloseRows) -> None:
+        held = self._stream
+        if held is None or held.key != message.key:
+            return
+        if message.why is not None:
+            events.publish("stream.idled", actor=self.settings.pool, operation=held.operation.name, why=message.why)
+        self._end_stream(held)
+        self.state = "idle" if self.engine.is_open else "closed" if self.state == "busy" else self.state
+
+    def _end_stream(self, held: Held) -> None:
+        held.closed = True
+        held.unwatch()
+        self._stream = None
+        self._end_stream_of_engine()
+
+    def _end_stream_of_engine(self) -> None:
+        if not self.engine.is_open:
+            return
+        late = gevent.Timeout(GRACE_S)
+        late.start()
+        try:
+            self.engine.close_stream()
+        except gevent.Timeout as timeout:
+            if timeout is not late:
+                raise
+            self._lose(f"no answer {GRACE_S:g} s after a stream was ended")
+        finally:
+            late.close()
 
     def _guarded(self, job: Job) -> Any:
         """Run the job with the permit of the breaker, if there is one, and tell it what the outcome says."""
@@ -334,21 +450,31 @@ class Connection(Actor):
             raise _expired()
         self._cut_by = None
         self.statements += 1
-        timer = clock.after(left_s, self._cut, "deadline")
-        last_resort = gevent.Timeout(left_s + GRACE_S)
-        last_resort.start()
         job.cut = self._cut_by_caller
+        engine, operation, rows = self.engine, job.operation, job.rows
         try:
-            return self.engine.run(job.operation, job.rows, left_s)
+            if operation.streams:
+                lasts_s = operation.timeout_s or MAX_STREAM_S
+                return self._bounded(left_s, lambda: engine.open_stream(operation, rows[0], lasts_s))
+            return self._bounded(left_s, lambda: engine.run(operation, rows, left_s))
         except Interrupted as error:
             raise self._cut_error(job) from error
+        finally:
+            job.cut = None
+
+    def _bounded(self, left_s: float, work: Callable[[], T]) -> T:
+        """Do it and have it cut off in time; a server that does not even obey that is given up."""
+        timer = clock.after(max(0.0, left_s), self._cut, "deadline")
+        last_resort = gevent.Timeout(max(0.0, left_s) + GRACE_S)
+        last_resort.start()
+        try:
+            return work()
         except gevent.Timeout as timeout:
             if timeout is not last_resort:
                 raise
             self._lose(f"no answer {GRACE_S:g} s after a statement was cut off")
-            raise self._cut_error(job) from None
+            raise Interrupted from None
         finally:
-            job.cut = None
             timer.cancel()
             last_resort.close()
             self._settle()
@@ -432,7 +558,7 @@ class Connection(Actor):
         self._retry = self.send_after(pause_s * random.uniform(0.75, 1.25), Open() if self._kept else Rested())
 
     def _look_after(self) -> None:
-        if not self.engine.is_open:
+        if not self.engine.is_open or self._stream is not None:
             return
         now = clock.now()
         is_old = now - self._opened_at >= self._lifetime_s
@@ -449,9 +575,43 @@ class Connection(Actor):
                 self._try_open()
             return
         try:
-            self.engine.ping(self.settings.connect_timeout_s)
+            self._ask_for_health()
         except Lost as lost:
             self._lose(lost.reason)
+
+    def _ask_for_health(self) -> None:
+        """Raise `Lost` unless the connection is fit for work."""
+        check, limit_s = self.settings.health_check, self.settings.connect_timeout_s
+        if check is None:
+            self.engine.ping(limit_s)
+            return
+        self._cut_by = None
+        try:
+            self._bounded(limit_s, lambda: self.engine.run(check, [()], limit_s))
+        except (Interrupted, Stale, RegrowError) as error:
+            why = str(error) if isinstance(error, RegrowError) else f"no answer within {limit_s:g} s"
+            raise Lost(f"the health check failed: {why}", sent=False) from error
+
+    def _tear_down(self) -> None:
+        """Run the teardown statements as far as they go within their time; the pool ends whatever they do."""
+        settings = self.settings
+        late = gevent.Timeout(TEARDOWN_S)
+        late.start()
+        number = 0
+        try:
+            if self._stream is not None:
+                self._end_stream(self._stream)
+            if not self.engine.is_open:
+                self.engine.open(settings.connect_timeout_s)
+            for number, statement in enumerate(settings.teardown, 1):  # noqa: B007 - named below
+                self.engine.run(statement, [()], TEARDOWN_S)
+        except (gevent.Timeout, Lost, Interrupted, Stale, RegrowError) as error:
+            if isinstance(error, gevent.Timeout) and error is not late:
+                raise
+            why = str(error) if error is not late else f"it took longer than {TEARDOWN_S:g} s"
+            events.publish("database.teardown_failed", actor=settings.pool, statement=number, error=why)
+        finally:
+            late.close()
 
     def _connection_error(self, lost: Lost) -> ConnectionFailed:
         pool = self.settings.pool
@@ -467,7 +627,7 @@ class Connection(Actor):
         pool = whereis(self.settings.pool)
         if pool is not None:
             connected = self.engine.is_open
-            state = "busy" if self._working else self.state
+            state = "busy" if self._working or self._stream is not None else self.state
             version = self.engine.version if connected else None
             pool.post(Report(self.index, self.ref, self._taken, state, connected, lost, self.last_error, version))
 

@@ -20,6 +20,8 @@ from config.secret import redact
 from regrow.protocol.errors import DatabaseError, TooLarge
 
 MAX_TEXT_CHARS = 400
+#: how much one pull of a stream brings
+BATCH_BYTES = 1 << 20
 
 #: SQLSTATE classes and codes after which the same operation may succeed: the database rolled all of it back
 REPEATABLE = frozenset({"40001", "40P01"})
@@ -81,8 +83,26 @@ class Engine(Protocol):
         `Lost` nobody knows. Switches greenlets.
         """
 
+    def open_stream(self, operation: Operation, values: Values, timeout_s: float) -> None:
+        """Begin what `read_stream` reads, in a transaction that only reads and lasts at most `timeout_s`.
+
+        Raises what `run` raises. Switches greenlets.
+        """
+
+    def read_stream(self, most: int) -> tuple[list[Any], bool]:
+        """Return the next items, at most `most` and about BATCH_BYTES, and whether they are the last.
+
+        Raises what `run` raises; the stream is to be closed then as well. Switches greenlets.
+        """
+
+    def close_stream(self) -> None:
+        """End the stream wherever it is, and its transaction; the connection is usable then, or not open.
+
+        Switches greenlets.
+        """
+
     def interrupt(self, timeout_s: float) -> None:
-        """Cut off what `run` is doing, from another greenlet; return when that was taken note of.
+        """Cut off what the engine is doing, from another greenlet; return when that was taken note of.
 
         Switches greenlets.
         """
@@ -95,9 +115,12 @@ class Engine(Protocol):
 
 
 class Rows:
-    """Collects the rows of one answer within the operation's limits, and gives the answer its kind's form."""
+    """Collects the rows of one answer within the operation's limits, and gives the answer its kind's form.
 
-    def __init__(self, operation: Operation, columns: Sequence[str]) -> None:
+    `spent_bytes` is what earlier statements of the same transaction have taken of the limit.
+    """
+
+    def __init__(self, operation: Operation, columns: Sequence[str], spent_bytes: int = 0) -> None:
         if len(set(columns)) != len(columns):
             twice = next(name for name in columns if columns.count(name) > 1)
             raise DatabaseError(
@@ -109,7 +132,7 @@ class Rows:
         self.columns = tuple(columns)
         self.overhead_bytes = 2 + sum(len(name) + 4 for name in columns)
         self.found: list[dict[str, Any]] = []
-        self.bytes = 0
+        self.bytes = spent_bytes
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
         """Take some rows; raise `TooLarge`, or `DatabaseError` where one row is promised, once there are too many."""
@@ -156,26 +179,56 @@ def statement_error(
     *,
     sqlstate: str | None,
     values: Values = (),
-    row: tuple[int, int] | None = None,
+    at: tuple[int, int] | None = None,
     details: dict[str, Any] | None = None,
 ) -> DatabaseError:
     """Translate a foreign error: its SQLSTATE and names stay, whatever could be a value goes. Never switches.
 
-    `row` is (index from 0, how many) of a `many`.
+    `at` is (index from 0, how many) of the rows of a `many` or the statements of a transaction.
     """
     facts: dict[str, Any] = {"operation": operation.name}
     where = ""
     if sqlstate is not None:
         facts["sqlstate"] = sqlstate
-    if row is not None:
-        where = f" in row {row[0] + 1} of {row[1]}, nothing was kept"
-        facts |= {"index": row[0], "rows": row[1]}
+    if at is not None:
+        what = "statement" if operation.kind == "transaction" else "row"
+        where = f" in {what} {at[0] + 1} of {at[1]}, nothing was kept"
+        facts |= {"index": at[0], f"{what}s": at[1]}
     facts |= {key: value for key, value in (details or {}).items() if value is not None}
     return DatabaseError(
         f"operation {operation.name} failed{where}: {without_values(text, sqlstate, values)}",
         retryable=sqlstate is not None and sqlstate.startswith(_PASSING),
         details=facts,
     )
+
+
+class Items:
+    """Gives the rows of a stream their form, one part for each, and knows how large the last ones were."""
+
+    def __init__(self, operation: Operation, columns: Sequence[str]) -> None:
+        rows = Rows(operation, columns)
+        self.operation = operation
+        self.columns = rows.columns
+        self.overhead_bytes = rows.overhead_bytes
+        self.largest_bytes = 1
+
+    def make(self, rows: Iterable[Sequence[Any]]) -> tuple[list[dict[str, Any]], int]:
+        """Return the parts and their bytes together; raise `TooLarge` for one above the limit. Never switches."""
+        items: list[dict[str, Any]] = []
+        total = 0
+        for row in rows:
+            bytes_ = self.overhead_bytes + sum(map(size_of, row))
+            if bytes_ > self.operation.max_bytes:
+                raise TooLarge(
+                    f"a row of operation {self.operation.name} has more than its max_bytes of "
+                    f"{self.operation.max_bytes} bytes: select less or raise the limit",
+                    started="yes",
+                    details={"limit_bytes": self.operation.max_bytes},
+                )
+            self.largest_bytes = max(self.largest_bytes, bytes_)
+            total += bytes_
+            items.append(dict(zip(self.columns, row, strict=True)))
+        return items, total
 
 
 def without_values(text: str, sqlstate: str | None, values: Iterable[object]) -> str:

@@ -15,6 +15,9 @@ REPEATS = Counter(
     "database_repeats_total", "operations tried again after a serialization failure or deadlock", ("actor",)
 )
 
+NOTIFIED = Counter("database_notifications_total", "notifications heard on listened channels", ("actor",))
+HEALTHY = Gauge("database_healthy", "1 while a database has a connection that works, or needs none", ("actor",))
+
 STATES = ("idle", "busy", "waiting", "closed", "absent")
 OUTCOMES = ("ok", "refused", "invalid", "failed")
 
@@ -30,3 +33,4 @@ def declare(pool: str, operations: tuple[str, ...]) -> None:
     WAIT.declare(pool)
     LOST.declare(pool)
     REPEATS.declare(pool)
+    HEALTHY.declare(pool)

@@ -12,13 +12,16 @@ and announce themselves to the next front.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from actors.database import metrics
 from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, Report, Run
-from actors.database.operation import Operation
+from actors.database.held import RowStream
+from actors.database.operation import Operation, StatementKind
+from actors.database.stored import arguments_of, finish_of
+from actors.storage.contract import METHODS
 from regrow.protocol.errors import (
     Cancelled,
     ConnectionFailed,
@@ -38,6 +41,10 @@ from runtime.promise import ActorDied, Promise
 from runtime.ref import Ref
 from runtime.signals import Down, monitor
 
+#: the method that runs a statement which the caller sends, where the configuration allows it
+RAW = "sql"
+Raw = Callable[[str, StatementKind], Operation]
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
@@ -50,6 +57,10 @@ class PoolSettings:
     timeout_s: float
     queue: int
     queue_timeout_s: float
+    #: whether clients may send statements of their own, and how they are compiled
+    raw: Raw | None = None
+    #: what the calls of the storage contract run, by method and asset
+    storage: Mapping[tuple[str, str], Operation] = field(default_factory=dict)
 
     def connection_name(self, index: int) -> str:
         return f"{self.name}/connection-{index}"
@@ -100,7 +111,10 @@ class Pool(Actor):
         self._line: deque[Job] = deque()
         self._running: set[Job] = set()
         self._impatience: clock.Timer | None = None
-        metrics.declare(settings.name, tuple(settings.operations))
+        extra = [operation.name for operation in settings.storage.values()]
+        if settings.raw is not None:
+            extra.append(RAW)
+        metrics.declare(settings.name, (*settings.operations, *extra))
         self._shown = {state: metrics.CONNECTIONS.cell(settings.name, state) for state in metrics.STATES}
 
     # -- hooks
@@ -147,6 +161,7 @@ class Pool(Actor):
             "idle": states.count("idle"),
             "size": self.settings.size,
             "waiting_callers": len(self._line),
+            "health": "healthy" if self._is_healthy() else "unhealthy",
         }
         if self.version is not None:
             detail["server"] = self.version
@@ -158,19 +173,22 @@ class Pool(Actor):
         """Bind the arguments, then hand the job out or put it in the line; answered later. Never switches."""
         settings = self.settings
         operation = settings.operations.get(call.method)
-        if operation is None:
-            raise NotFound(f"database {settings.name} has no operation {call.method!r}")
+        finish = None
+        args: Mapping[str, Any] = call.args
         try:
-            rows = operation.bind(call.args)
+            if operation is None:
+                operation, args, finish = self._special(call)
+            rows = operation.bind(args)
         except RegrowError as error:
-            metrics.OPERATIONS.inc(settings.name, operation.name, _outcome(error))
+            if operation is not None:
+                metrics.OPERATIONS.inc(settings.name, operation.name, _outcome(error))
             raise
         now = clock.now()
         promise = self.defer()
         deadline = now + settings.timeout_s if promise.deadline is None else promise.deadline
         if operation.timeout_s is not None:
             deadline = min(deadline, now + operation.timeout_s)
-        job = Job(operation, rows, promise, deadline, now)
+        job = Job(operation, rows, promise, deadline, now, finish)
         promise.on_abandon = job.abandoned
         self._line.append(job)
         self._hand_out()
@@ -184,6 +202,20 @@ class Pool(Actor):
                     retry_after_s=settings.queue_timeout_s / 2,
                 )
             )
+
+    def _special(self, call: Call) -> tuple[Operation, Mapping[str, Any], Callable[[Any], Any] | None]:
+        """What a call of the storage contract or a client's own statement runs."""
+        settings, method, args = self.settings, call.method, call.args
+        if method == RAW and settings.raw is not None:
+            operation = settings.raw(str(args.get("statement", "")), args.get("kind", "query"))
+            return operation, args.get("params") or {}, None
+        if method in METHODS and settings.storage:
+            asset = str(args.get("asset", ""))
+            stored = settings.storage.get((method, asset))
+            if stored is None:
+                raise NotFound(f"database {settings.name} has no asset {asset[:80]!r} with {method}")
+            return stored, arguments_of(method, stored, args), finish_of(method, asset, args)
+        raise NotFound(f"database {settings.name} has no operation {method!r}")
 
     def on_receive(self, message: object) -> Any:
         """Take the connections' reports. Never switches."""
@@ -294,12 +326,18 @@ class Pool(Actor):
             )
             error.__cause__ = answer.error
         settings = self.settings
+        value = answer.value
+        if error is None and job.finish is not None:
+            try:
+                value = job.finish(value)
+            except RegrowError as found:
+                error = found
         metrics.OPERATIONS.inc(settings.name, job.operation.name, _outcome(error))
         metrics.SECONDS.observe(clock.now() - job.queued_at, settings.name, job.operation.name)
-        if error is None:
-            job.promise.resolve(answer.value)
-        else:
+        if error is not None:
             job.promise.reject(error)
+        elif not job.promise.resolve(value) and isinstance(value, RowStream):
+            value.close()
 
     def _comes_back(self, job: Job) -> bool:
         """Put an unsent job back into the line if others are connected: the server may allow us no more connections."""
@@ -340,6 +378,11 @@ class Pool(Actor):
         self._shown[slot.state].value -= 1
         self._shown[state].value += 1
         slot.state = state
+        metrics.HEALTHY.set(float(self._is_healthy()), self.settings.name)
+
+    def _is_healthy(self) -> bool:
+        """Whether a connection works, or none was lost."""
+        return any(slot.connected for slot in self._slots) or all(slot.state != "waiting" for slot in self._slots)
 
 
 def _outcome(error: BaseException | None) -> str:

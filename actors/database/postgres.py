@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import select
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import gevent
 import psycopg
 from gevent.monkey import get_original
-from psycopg import capabilities, errors, generators, pq
+from psycopg import errors, generators, pq
 from psycopg.adapt import AdaptersMap, Buffer, Loader, PyFormat, Transformer
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.waiting import Ready, Wait
 
 from actors.database.engine import (
-    MAX_TEXT_CHARS,
     REPEATABLE,
     Interrupted,
     Lost,
@@ -38,22 +37,20 @@ from actors.database.engine import (
     statement_error,
     without_values,
 )
-from actors.database.operation import Operation, Values
+from actors.database.operation import CopyData, Operation, Values
+from actors.database.postgres_login import PostgresLogin, connect_text
+from actors.database.postgres_streams import CHUNKED, CopyStream, CursorStream, PostgresStream, Steps, drained
 from actors.database.values import Numeric, base64_of, float_of, iso_timestamp, number_of
-from config.secret import Secret, redact
 from regrow.protocol.errors import DatabaseError, TooLarge
 
 T = TypeVar("T")
-#: libpq's way to a result: yields what it waits for, is sent what is ready
-Steps: TypeAlias = Generator[Any, Any, T]
 
 CHUNK_ROWS = 64
-#: chunks need libpq 17; with an older one rows come one by one
-CHUNKED = capabilities.has_stream_chunked()
 CUT_OFF_S = 2.0
 #: by so much the server's own limit comes after the cancel that this process sends at the deadline
 LATER_S = 0.5
 PIPELINED_ROWS = 500
+COPIED_BYTES = 1 << 16
 PREPARE_AFTER = 5
 MAX_PREPARED = 200
 #: any number will do, as long as all daemons that set up the same database agree
@@ -64,6 +61,7 @@ _hub = gevent.get_hub()
 _EVENTS = {Wait.R: 1, Wait.W: 2, Wait.RW: 3}
 _READY = {Wait.R: Ready.R, Wait.W: Ready.W, Wait.RW: Ready.RW}
 _CANCELED = "57014"
+_COPIED_LINE = re.compile(r"^COPY .*?, line (\d+)", re.MULTILINE)
 _ENDING = ("57P01", "57P02", "57P03", "57P05", "08", "25P03")
 _OPEN_STATEMENT = """
 SELECT set_config('DateStyle', 'ISO, YMD', false), set_config('IntervalStyle', 'iso_8601', false),
@@ -79,11 +77,7 @@ logging.getLogger("psycopg").addFilter(lambda record: not record.getMessage().st
 class PostgresSettings:
     """What the connections of one pool have in common."""
 
-    url: Secret
-    application_name: str
-    password: Secret | None = None
-    connect_timeout_s: float = 5.0
-    silence_s: float = 30.0
+    login: PostgresLogin
     setup: Setup = field(default_factory=Setup)
     numeric: Numeric = "string"
     prepare: bool = True
@@ -107,6 +101,9 @@ class PostgresEngine:
         self._prepared: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._names = itertools.count(1)
         self._sent = False
+        # of max_bytes, by the earlier statements of a transaction
+        self._spent_bytes = 0
+        self._stream: PostgresStream | None = None
         # the server said that it ends this session
         self._dismissed = False
 
@@ -119,14 +116,12 @@ class PostgresEngine:
     def open(self, timeout_s: float) -> None:
         """Connect, settle the session's formats and run the setup statements. Switches greenlets."""
         settings = self.settings
-        limit_s = min(timeout_s, settings.connect_timeout_s)
-        late = gevent.Timeout(limit_s)
+        connection = settings.login.connect(
+            timeout_s, autocommit=True, context=self._adapters, cursor_factory=psycopg.RawCursor
+        )
+        late = gevent.Timeout(timeout_s)
         late.start()
-        connection: psycopg.Connection[Any] | None = None
         try:
-            connection = psycopg.connect(
-                **self._parameters(), autocommit=True, context=self._adapters, cursor_factory=psycopg.RawCursor
-            )
             connection.add_notice_handler(self._on_notice)
             self._dismissed = False
             connection.prepare_threshold = PREPARE_AFTER if settings.prepare else None
@@ -142,13 +137,13 @@ class PostgresEngine:
             _drop(connection)
             if timeout is not late:
                 raise
-            raise Lost(f"no connection within {limit_s:.3g} s, the server does not answer", sent=False) from None
+            raise Lost(f"no connection within {timeout_s:.3g} s, the server does not answer", sent=False) from None
         except DatabaseError:
             _drop(connection)
             raise
         except psycopg.Error as error:
             _drop(connection)
-            raise Lost(_connect_text(error), sent=False) from None
+            raise Lost(connect_text(error), sent=False) from None
         except BaseException:
             _drop(connection)
             raise
@@ -200,7 +195,7 @@ class PostgresEngine:
         except psycopg.Error as error:
             if (error.sqlstate or "") == _CANCELED:
                 return  # a cancel that came late; the server lives
-            raise Lost(_connect_text(error), sent=False) from None
+            raise Lost(connect_text(error), sent=False) from None
         finally:
             late.close()
 
@@ -218,10 +213,56 @@ class PostgresEngine:
 
     def discard(self) -> None:
         connection, self._connection = self._connection, None
+        self._stream = None
         for watcher in self._watchers.values():
             watcher.close()
         self._watchers = {}
         _drop(connection)
+
+    # -- notifications
+
+    def listen(self, channels: Sequence[str], timeout_s: float) -> None:
+        """Have the server send what these channels carry; raise `Lost`. Switches greenlets."""
+        pgconn = self._open_connection().pgconn
+        late = gevent.Timeout(timeout_s)
+        late.start()
+        try:
+            for channel in channels:
+                self._command("LISTEN " + pq.Escaping(pgconn).escape_identifier(channel.encode()).decode())
+        except gevent.Timeout as timeout:
+            if timeout is not late:
+                raise
+            raise Lost(f"no answer within {timeout_s:.3g} s", sent=False) from None
+        except psycopg.Error as error:
+            raise Lost(connect_text(error), sent=False) from None
+        finally:
+            late.close()
+
+    def notifications(self, most: int) -> list[tuple[str, str]]:
+        """Return the channels and payloads of what has come, at most so many; raise `Lost`. Never switches."""
+        connection = self._connection
+        if connection is None:
+            raise Lost("the connection is not open", sent=False)
+        found: list[tuple[str, str]] = []
+        try:
+            connection.pgconn.consume_input()
+            while len(found) < most and (notify := connection.pgconn.notifies()) is not None:
+                found.append((notify.relname.decode(), notify.extra.decode("utf-8", "replace")))
+        except psycopg.Error as error:
+            raise Lost(connect_text(error), sent=False) from None
+        if self._dismissed or connection.pgconn.status != pq.ConnStatus.OK:
+            raise Lost("the server ended the connection", sent=False)
+        return found
+
+    def when_readable(self, callback: Callable[[], object]) -> None:
+        """Call back once, in the hub, when the server has sent something. Never switches."""
+        watcher = self._watchers[Wait.R]
+
+        def once() -> None:
+            watcher.stop()
+            callback()
+
+        watcher.start(once)
 
     # -- statements
 
@@ -230,20 +271,103 @@ class PostgresEngine:
         if self._connection is None:
             raise Lost("the connection is not open", sent=False)
         self._sent = False
+        self._spent_bytes = 0
         at = [0]
         try:
             self._limit(timeout_s)
             if not operation.transaction:
                 return self._single(operation, rows[0])
             self._command(_begin(operation))
-            answer = self._many(operation, rows, at) if operation.kind == "many" else self._single(operation, rows[0])
+            answer = self._inside(operation, rows, at)
             self._sent = True
-            self._command("COMMIT")
+            # a client's statement that only reads leaves nothing behind, not even a setting of the session
+            self._command("ROLLBACK" if operation.raw and operation.read_only else "COMMIT")
             return answer
         except psycopg.Error as error:
             raise self._translated(error, operation, rows, at[0]) from error
         finally:
             self._roll_back()
+
+    def _inside(self, operation: Operation, rows: Sequence[Values], at: list[int]) -> Any:
+        if operation.kind == "many":
+            return self._many(operation, rows, at)
+        if operation.kind == "copy_in":
+            return self._copy_in(operation, rows)
+        if operation.kind != "transaction":
+            return self._single(operation, rows[0])
+        answers = []
+        for index, (step, values) in enumerate(zip(operation.steps, rows, strict=True)):
+            at[0] = index
+            answers.append(self._single(step, values))
+        return answers
+
+    def open_stream(self, operation: Operation, values: Values, timeout_s: float) -> None:
+        """Begin a cursor or a copy. Switches greenlets."""
+        connection = self._connection
+        if connection is None:
+            raise Lost("the connection is not open", sent=False)
+        self._sent = False
+        self._streamed = operation
+        try:
+            self._limit(timeout_s)
+            self._command(_begin(operation))
+            self._sent = True
+            make = CursorStream if operation.kind == "stream" else CopyStream
+            self._stream = make(connection, operation)
+            self._wait(self._stream.begin(values))
+        except psycopg.Error as error:
+            self._end_broken_stream()
+            raise self._translated(error, operation, [values], 0) from error
+
+    def read_stream(self, most: int) -> tuple[list[Any], bool]:
+        """Read on where the last pull ended. Switches greenlets."""
+        if self._stream is None:
+            raise Lost("the connection is not open", sent=True)
+        try:
+            return self._wait(self._stream.read(most))
+        except psycopg.Error as error:
+            self._end_broken_stream()
+            raise self._translated(error, self._streamed, [()], 0) from error
+
+    def close_stream(self) -> None:
+        """End the cursor or the copy, with a cancel when the server is still at it. Switches greenlets."""
+        self._stream = None
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                connection.cancel_safe(timeout=CUT_OFF_S)
+                self._wait(drained(connection.pgconn))
+        except psycopg.Error:
+            self.discard()
+        self._roll_back()
+
+    def _end_broken_stream(self) -> None:
+        """After the server's error: read what follows it, so that the connection can be used again."""
+        self._stream = None
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                self._wait(drained(connection.pgconn))
+        except psycopg.Error:
+            return  # the connection is gone, which the first error tells
+        if connection.pgconn.status == pq.ConnStatus.OK:
+            self._roll_back()
+
+    def _copy_in(self, operation: Operation, rows: Sequence[Values]) -> dict[str, int]:
+        cursor = self._open_connection().cursor()
+        self._sent = True
+        with cursor.copy(operation.text) as copy:
+            for row in rows:
+                if row and isinstance(row[0], CopyData):
+                    for start in range(0, len(row[0]), COPIED_BYTES):
+                        copy.write(row[0][start : start + COPIED_BYTES])
+                else:
+                    copy.write_row(row)
+        return {"rowcount": max(0, cursor.rowcount)}
 
     def _single(self, operation: Operation, values: Values) -> Any:
         connection = self._open_connection()
@@ -252,7 +376,7 @@ class PostgresEngine:
         except (TooLarge, DatabaseError):
             if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 connection.cancel_safe(timeout=CUT_OFF_S)
-                self._wait(_drained(connection.pgconn))
+                self._wait(drained(connection.pgconn))
             raise
 
     def _statement(self, connection: psycopg.Connection[Any], operation: Operation, values: Values) -> Steps[Any]:
@@ -284,14 +408,16 @@ class PostgresEngine:
                     transformer.set_pgresult(result, set_loaders=answer is None)
                     if answer is None:
                         names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
-                        answer = Rows(operation, names)
+                        answer = Rows(operation, names, self._spent_bytes)
                     answer.add(transformer.load_rows(0, result.ntuples, tuple))
                 changed = result.command_tuples or 0
             elif status == pq.ExecStatus.COMMAND_OK:
                 changed = result.command_tuples or 0
             elif status != pq.ExecStatus.EMPTY_QUERY:
                 self.discard()
-                raise statement_error(operation, "COPY is not possible in an operation", sqlstate="0A000")
+                raise statement_error(operation, "COPY is not possible here, use copy_out or copy_in", sqlstate="0A000")
+        if answer is not None:
+            self._spent_bytes = answer.bytes
         if failure is not None:
             raise failure
         if operation.kind == "execute":
@@ -302,6 +428,8 @@ class PostgresEngine:
         self, connection: psycopg.Connection[Any], operation: Operation, types: tuple[int, ...]
     ) -> Steps[bytes | None]:
         """The name under which the server knows this statement, after some uses; a dictionary of bounded size."""
+        if operation.raw:
+            return None
         key = (operation.text, types)
         name = self._prepared.get(key)
         if name is not None or not self.settings.prepare or (len(self._uses) >= MAX_PREPARED and key not in self._uses):
@@ -381,7 +509,7 @@ class PostgresEngine:
         connection = self._connection
         gone = connection is None or connection.pgconn.status != pq.ConnStatus.OK
         if gone or (sqlstate or "").startswith(_ENDING):
-            return Lost(_connect_text(error), sent=self._sent)
+            return Lost(connect_text(error), sent=self._sent)
         if sqlstate == _CANCELED:
             return Interrupted(str(error.diag.message_primary))
         if sqlstate == "26000" or (sqlstate == "0A000" and "cached plan" in str(error.diag.message_primary)):
@@ -392,19 +520,21 @@ class PostgresEngine:
             text = f"a value cannot be bound: {type(error).__name__}"
             return statement_error(operation, text, sqlstate=None)
         diag = error.diag
-        details = {
+        details: dict[str, Any] = {
             "constraint": diag.constraint_name,
             "table": diag.table_name,
             "column": diag.column_name,
             "condition": type(error).__name__,
         }
-        many = operation.kind == "many"
+        where = operation.kind in ("many", "transaction") and sqlstate not in REPEATABLE
+        if operation.kind == "copy_in" and (line := _COPIED_LINE.search(diag.context or "")):
+            details["line"] = int(line[1])
         return statement_error(
             operation,
             diag.message_primary or type(error).__name__,
             sqlstate=sqlstate,
             values=rows[at] if rows else (),
-            row=(at, len(rows)) if many and sqlstate not in REPEATABLE else None,
+            at=(at, len(rows)) if where else None,
             details=details,
         )
 
@@ -429,48 +559,12 @@ class PostgresEngine:
                         details={"sqlstate": error.sqlstate, "setup": number},
                     ) from error
 
-    def _parameters(self) -> dict[str, Any]:
-        settings = self.settings
-        parameters: dict[str, Any] = {
-            "application_name": settings.application_name,
-            "keepalives_idle": max(1, int(settings.silence_s)),
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": int(settings.silence_s * 1000),
-            "client_encoding": "UTF8",
-        }
-        parameters |= conninfo_of(settings.url)
-        # each host of a failover list is tried for so long; the whole is bounded in `open`
-        parameters.setdefault("connect_timeout", max(2, int(settings.connect_timeout_s)))
-        if settings.password is not None:
-            parameters["password"] = settings.password.reveal()
-        return parameters
-
-
-def conninfo_of(url: Secret) -> dict[str, Any]:
-    """Return the parts of a PostgreSQL URL; raise ValueError without its text when it does not parse.
-
-    Never switches.
-    """
-    try:
-        return dict(conninfo_to_dict(url.reveal()))
-    except psycopg.Error:
-        raise ValueError(
-            "the url is no connection URL: percent-encode reserved characters in user and password (@ is %40), "
-            "or give the password in its own key"
-        ) from None
-
 
 def _command(pgconn: pq.abc.PGconn, text: bytes) -> Steps[None]:
     pgconn.send_query_params(text, None)
     for result in (yield from generators.execute(pgconn)):
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)
-
-
-def _drained(pgconn: pq.abc.PGconn) -> Steps[None]:
-    while (yield from generators.fetch(pgconn)) is not None:
-        pass
 
 
 def _begin(operation: Operation) -> str:
@@ -490,14 +584,6 @@ def _rounded_up_ms(seconds: float) -> int:
             if factor * step >= wanted:
                 return min(factor * step, 2_000_000_000)
         step *= 10
-
-
-def _connect_text(error: psycopg.Error) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    text = lines[0].removeprefix("connection failed: ")
-    if text.startswith("connection to server") and text.endswith(("failed:", "?")) and len(lines) > 1:
-        text = f"{text} {lines[1]}"
-    return redact(text)[:MAX_TEXT_CHARS]
 
 
 def _drop(connection: psycopg.Connection[Any] | None) -> None:

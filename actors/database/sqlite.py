@@ -19,7 +19,7 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.threadpool import ThreadPool
 
-from actors.database.engine import Interrupted, Lost, Rows, Setup, statement_error, without_values
+from actors.database.engine import BATCH_BYTES, Interrupted, Items, Lost, Rows, Setup, statement_error, without_values
 from actors.database.operation import Operation, Values
 from actors.database.values import base64_of, float_of
 from regrow.protocol.errors import DatabaseError
@@ -27,6 +27,8 @@ from regrow.protocol.errors import DatabaseError
 T = TypeVar("T")
 
 FETCHED_AT_ONCE = 64
+#: of a stream, at the begin of each pull: nobody knows how large the rows are
+FIRST_FETCHED = 16
 LOCK_WAIT_PIECE_S = 0.05
 #: a lock is waited for so much longer than the deadline, at which the request is cut off from outside
 LATER_S = 0.5
@@ -77,6 +79,10 @@ class SqliteEngine:
         # written by the hub, read by the thread: end what you are doing
         self._cut = False
         self._busy = False
+        # bytes that a transaction's statements have answered so far
+        self._spent = 0
+        self._cursor: sqlite3.Cursor | None = None
+        self._items: Items | None = None
 
     @property
     def is_open(self) -> bool:
@@ -121,6 +127,24 @@ class SqliteEngine:
         self._cut = False
         until = time.monotonic() + timeout_s + LATER_S
         return self._on_thread(self._run, connection, operation, rows, until)
+
+    def open_stream(self, operation: Operation, values: Values, timeout_s: float) -> None:
+        """Begin to read, in a transaction that sees the file as it is now. Switches greenlets."""
+        connection = self._connected()
+        self._cut = False
+        self._on_thread(self._begin_stream, connection, operation, values, time.monotonic() + timeout_s)
+
+    def read_stream(self, most: int) -> tuple[list[Any], bool]:
+        """Read the next rows on the connection's thread. Switches greenlets."""
+        self._connected()
+        self._cut = False
+        return self._on_thread(self._read_stream, most)
+
+    def close_stream(self) -> None:
+        """End the reading and its transaction. Switches greenlets."""
+        connection = self._connection
+        if connection is not None:
+            self._on_thread(self._end_stream, connection)
 
     def interrupt(self, timeout_s: float) -> None:
         """Interrupt until the thread has noticed: SQLite forgets an interrupt that comes between two statements."""
@@ -200,6 +224,53 @@ class SqliteEngine:
     def _read_header(self, connection: sqlite3.Connection, until: float) -> None:
         self._patiently(connection, "PRAGMA schema_version", until).fetchall()
 
+    def _begin_stream(self, connection: sqlite3.Connection, operation: Operation, values: Values, until: float) -> None:
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
+            self._cursor = self._patiently(connection, operation.text, until, values)
+            self._items = Items(operation, [column[0] for column in self._cursor.description or ()])
+        except BaseException as error:
+            self._end_stream(connection)
+            if isinstance(error, sqlite3.Error):
+                raise self._stream_error(operation, error) from error
+            raise
+
+    def _read_stream(self, most: int) -> tuple[list[Any], bool]:
+        cursor, items = self._cursor, self._items
+        assert cursor is not None and items is not None
+        found: list[Any] = []
+        total = 0
+        try:
+            while len(found) < most and total < BATCH_BYTES:
+                if self._cut:
+                    raise Interrupted
+                wanted = min(most - len(found), max(1, min(FETCHED_AT_ONCE, BATCH_BYTES // items.largest_bytes)))
+                if not found:
+                    wanted = min(wanted, FIRST_FETCHED)
+                rows = cursor.fetchmany(wanted)
+                made, size = items.make(map(_json_safe, rows))
+                found += made
+                total += size
+                if len(rows) < wanted:
+                    return found, True
+            return found, False
+        except sqlite3.Error as error:
+            raise self._stream_error(items.operation, error) from error
+
+    def _stream_error(self, operation: Operation, error: sqlite3.Error) -> BaseException:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            return Interrupted()
+        return _statement_error(operation, error, (), None)
+
+    def _end_stream(self, connection: sqlite3.Connection) -> None:
+        cursor, self._cursor, self._items = self._cursor, None, None
+        if cursor is not None:
+            cursor.close()
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("PRAGMA query_only = OFF")
+
     def _run(self, connection: sqlite3.Connection, operation: Operation, rows: Sequence[Values], until: float) -> Any:
         at = 0
         try:
@@ -208,22 +279,28 @@ class SqliteEngine:
             if operation.read_only:
                 connection.execute("PRAGMA query_only = ON")
             self._patiently(connection, "BEGIN" if operation.read_only else "BEGIN IMMEDIATE", until)
-            if operation.kind != "many":
+            answer: Any
+            if operation.kind == "transaction":
+                answer, self._spent = [], 0
+                for at, (step, values) in enumerate(zip(operation.steps, rows, strict=True)):  # noqa: B007 - named below
+                    cursor = self._patiently(connection, step.text, until, values)
+                    answer.append(self._answer(cursor, step, self._spent))
+            elif operation.kind != "many":
                 answer = self._answer(self._patiently(connection, operation.text, until, rows[0]), operation)
             else:
                 changed = 0
-                for at, values in enumerate(rows):  # noqa: B007 - the row at which it failed is named below
+                for at, values in enumerate(rows):  # noqa: B007 - named below
                     if self._cut:
                         raise Interrupted
                     changed += self._changes(connection.execute(operation.text, values), operation)
                 answer = {"rowcount": changed}
-            self._patiently(connection, "COMMIT", until)
+            self._patiently(connection, "ROLLBACK" if operation.raw and operation.read_only else "COMMIT", until)
             return answer
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
                 raise Interrupted from error
-            row = (at, len(rows)) if operation.kind == "many" else None
-            raise _statement_error(operation, error, rows[at] if rows else (), row) from error
+            where = (at, len(rows)) if operation.kind in ("many", "transaction") else None
+            raise _statement_error(operation, error, rows[at] if rows else (), where) from error
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -243,18 +320,20 @@ class SqliteEngine:
                 if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or time.monotonic() >= until:
                     raise
 
-    def _answer(self, cursor: sqlite3.Cursor, operation: Operation) -> Any:
+    def _answer(self, cursor: sqlite3.Cursor, operation: Operation, spent_bytes: int = 0) -> Any:
+        self._spent = spent_bytes
         try:
             if operation.kind == "execute":
                 while cursor.fetchmany(FETCHED_AT_ONCE):  # a statement is over only when its last row was asked for
                     if self._cut:
                         raise Interrupted
                 return {"rowcount": self._changes(cursor, operation)}
-            answer = Rows(operation, [column[0] for column in cursor.description or ()])
+            answer = Rows(operation, [column[0] for column in cursor.description or ()], spent_bytes)
             while found := cursor.fetchmany(FETCHED_AT_ONCE):
                 if self._cut:
                     raise Interrupted
                 answer.add([_json_safe(row) for row in found])
+            self._spent = answer.bytes
             return answer.answer()
         finally:
             cursor.close()
@@ -309,10 +388,10 @@ def _setup_error(number: int, error: sqlite3.Error) -> DatabaseError:
 
 
 def _statement_error(
-    operation: Operation, error: sqlite3.Error, values: Values, row: tuple[int, int] | None
+    operation: Operation, error: sqlite3.Error, values: Values, at: tuple[int, int] | None
 ) -> DatabaseError:
     name = getattr(error, "sqlite_errorname", "")
     text = str(error)
     constraint = text.partition("constraint failed: ")[2] or None
     details = {"constraint": constraint, "engine_code": name or None}
-    return statement_error(operation, text, sqlstate=_sqlstate(name), values=values, row=row, details=details)
+    return statement_error(operation, text, sqlstate=_sqlstate(name), values=values, at=at, details=details)

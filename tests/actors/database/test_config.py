@@ -75,7 +75,26 @@ def test_a_raw_password_in_the_url_is_an_error_that_does_not_show_it(tmp_path: P
         ('url = "sqlite:///a.db"\npool_size = 0', "pool_size", "1"),
         ('url = "sqlite:///a.db"\nconnect_timeout = "5m"', "connect_timeout", "60 s"),
         ('url = "sqlite:///a.db"\nsetup = ["CREATE TABLE t (a)", "INSERT INTO t VALUES (:a)"]', "setup[1]", "no param"),
-        ('url = "sqlite:///a.db"\nmigrations = "migrations"', "migrations", "migrate"),
+        ('url = "sqlite:///a.db"\nteardown = ["SELECT :a"]', "teardown[0]", "a teardown statement takes no param"),
+        ('url = "sqlite:///a.db"\nhealth_check = "SELECT \'"', "health_check", "string is not closed"),
+        ('url = "sqlite:///a.db"\nlisten = ["orders"]', "listen", "sqlite has no channels"),
+        ('url = "sqlite:///a.db"\npassword_file = "p"', "password_file", "sqlite has no password"),
+        (
+            'url = "postgresql://h/a"\npassword = "${DB_PASSWORD}"\npassword_file = "p"',
+            "password_file",
+            "not both",
+        ),
+        ('url = "postgresql://a,b/app?port=1,2,3"', "url", "2 hosts and 3 ports"),
+        (
+            'url = "sqlite:///a.db"\nallow_sql = "read_only"\noperations.sql.sql = "SELECT 1"',
+            "operations.sql",
+            "already",
+        ),
+        (
+            'url = "sqlite:///a.db"\nstorage.u = { load = "SELECT :day", store = "VALUES (:a)", delete = "" }',
+            "storage.u",
+            "load: the only parameter here is :partition, not :day",
+        ),
         ('url = "sqlite:///a.db"\nfetch_size = 1', "fetch_size", ""),
     ],
 )
@@ -104,6 +123,14 @@ def test_a_mistake_is_named_with_its_key(tmp_path: Path, keys: str, key: str, me
         ('sql = "DELETE FROM t"\nkind = "many"', "needs at least one :parameter"),
         ('sql = "SELECT 1"\nisolation = "serializable"', "every transaction of SQLite is serializable"),
         ('sql = "SELECT 1"\nkind = "all"', "query"),
+        ('doc = "nothing"', "either sql, one statement, or statements"),
+        ('sql = "SELECT 1"\nstatements = ["SELECT 1"]', "either sql, one statement, or statements"),
+        ('statements = ["SELECT 1", "SELECT \'"]', "string is not closed"),
+        ('statements = ["SELECT 1"]\nkind = "many"', "a transaction has no kind of its own"),
+        ('statements = ["SELECT 1"]\nparams = { day = "date" }', "params.day is no parameter"),
+        ('sql = "DELETE FROM t RETURNING a"\nkind = "stream"', "write a SELECT that changes nothing"),
+        ('sql = "COPY t TO STDOUT"\nkind = "copy_out"', "kind copy_out is for PostgreSQL: use stream"),
+        ('sql = "COPY t TO STDOUT"', "COPY needs kind copy_out or copy_in"),
     ],
 )
 def test_a_mistake_in_an_operation_names_the_operation(tmp_path: Path, keys: str, message: str) -> None:
