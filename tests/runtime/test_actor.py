@@ -295,7 +295,7 @@ def test_whoever_waits_for_a_stop_hears_of_the_end_though_a_hook_of_it_never_end
             while not release.is_set():
                 try:
                     release.wait()
-                except BaseException:  # noqa: BLE001, PERF203 - that is the fault
+                except BaseException:  # noqa: BLE001 - that is the fault
                     continue
 
     ref = start(Stubborn)
