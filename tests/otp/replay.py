@@ -386,8 +386,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scenario in json.loads(file.read_text(encoding="utf-8")):
             try:
                 phases: Any = replay(scenario, real_clock=options.real_clock)
-            except Hung as error:
-                sys.stderr.write(f"{error}\n")
+            except Exception as error:  # noqa: BLE001 - one scenario that cannot be replayed must not hide the others
+                sys.stderr.write(f"{scenario['name']}: {error!r}\n")
                 phases = []
             seen.append({"name": scenario["name"], "expect": phases})
     json.dump(seen, sys.stdout, indent=1)
