@@ -1,0 +1,275 @@
+"""Logins and servers that change: rotated passwords, failover, notifications, health, setup and teardown."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psycopg
+import pytest
+
+from regrow.protocol.errors import ConnectionFailed, DatabaseError
+from runtime import clock
+from tests.actors.database.conftest import Database, StartDatabase
+from tests.support.servers.postgres import PostgresDatabase, PostgresServer
+
+ONE = {"sql": "SELECT 1", "kind": "value"}
+PORT = {"sql": "SHOW port", "kind": "value"}
+PID = {"sql": "SELECT pg_backend_pid()", "kind": "value"}
+NO_BREAKER: dict[str, Any] = {"breaker": None}
+
+
+# -- passwords
+
+
+@pytest.fixture
+def role(postgres_database: PostgresDatabase) -> Iterator[str]:
+    """A user whose password the test changes."""
+    name = f"rotating_{postgres_database.name}"
+    with postgres_database.connect() as admin:
+        admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first-secret'")
+        yield name
+        admin.execute(f"DROP ROLE {name}")
+
+
+def url_of(database: PostgresDatabase, role: str) -> str:
+    parts = psycopg.conninfo.conninfo_to_dict(database.url)
+    return f"postgresql://{role}@127.0.0.1:{parts['port']}/{parts['dbname']}"
+
+
+def test_a_rotated_password_is_read_at_the_next_connection(
+    start_database: StartDatabase, postgres_database: PostgresDatabase, role: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first-secret\n")
+    url = url_of(postgres_database, role)
+    database = start_database(url, {"pid": PID, "one": ONE}, pool_size=1, password_file=file, **NO_BREAKER)
+    pid = database.ask("pid")
+
+    with postgres_database.connect() as admin:
+        admin.execute(f"ALTER ROLE {role} PASSWORD 'second-secret'")
+        file.write_text("second-secret\n")
+        admin.execute("SELECT pg_terminate_backend(%s, 2000)", (pid,))
+
+    assert database.ask("pid") != pid
+    assert "secret" not in f"{database.status()} {database.connection_status()} {database.config!r} {database.events}"
+
+
+def test_a_login_refused_while_the_file_is_written_is_tried_with_the_new_password(
+    start_database: StartDatabase,
+    postgres_database: PostgresDatabase,
+    role: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("an-old-secret")
+    connect = psycopg.connect
+    passwords: list[Any] = []
+
+    def connect_and_rotate(*args: Any, **keys: Any) -> Any:
+        # the file changes between its reading and the server's answer
+        passwords.append(keys["password"])
+        file.write_text("first-secret")
+        return connect(*args, **keys)
+
+    monkeypatch.setattr(psycopg, "connect", connect_and_rotate)
+    url = url_of(postgres_database, role)
+    database = start_database(url, {"one": ONE}, pool_size=1, password_file=file, **NO_BREAKER)
+
+    assert database.ask("one") == 1
+    assert passwords == ["an-old-secret", "first-secret"]
+    assert not [event for event in database.events if event.topic == "database.connection_lost"]
+
+
+def test_a_password_file_that_is_not_there_is_named(
+    start_database: StartDatabase, postgres_database: PostgresDatabase, tmp_path: Path
+) -> None:
+    url = url_of(postgres_database, "regrow")
+    database = start_database(url, {"one": ONE}, pool_size=1, password_file=tmp_path / "nothing", **NO_BREAKER)
+
+    with pytest.raises(ConnectionFailed, match=r"nothing cannot be read: No such file") as caught:
+        database.ask("one")
+
+    assert caught.value.started == "no"
+
+
+# -- several hosts
+
+
+@pytest.fixture
+def reading_server() -> Iterator[PostgresServer]:
+    """A second server that takes no writes until it is told so, as a standby does."""
+    with PostgresServer(default_transaction_read_only="on") as server:
+        yield server
+
+
+def test_writes_follow_the_primary_when_it_fails_over(
+    start_database: StartDatabase, postgres_server: PostgresServer, reading_server: PostgresServer
+) -> None:
+    hosts = f"127.0.0.1:{reading_server.port},127.0.0.1:{postgres_server.port}"
+    # two servers with one user, each with a password of its own: the standby is given the primary's
+    with psycopg.connect(
+        reading_server.url(), autocommit=True, options="-c default_transaction_read_only=off"
+    ) as admin:
+        admin.execute(f"ALTER ROLE regrow PASSWORD '{postgres_server.password}'")
+    url = f"postgresql://regrow:{postgres_server.password}@{hosts}/postgres?target_session_attrs=read-write"
+    database = start_database(url, {"port": PORT, "one": ONE}, pool_size=1, **NO_BREAKER)
+    assert database.ask("port") == str(postgres_server.port), "the first host takes no writes"
+
+    postgres_server.stop()
+    with pytest.raises(ConnectionFailed, match="none of 2 attempts led to a server"):
+        database.ask("one")
+    reading_server._settings["default_transaction_read_only"] = "off"  # promoted
+    reading_server.restart()
+
+    assert database.ask("port") == str(reading_server.port)
+
+
+def test_a_host_that_does_not_answer_costs_its_own_time_only(
+    start_database: StartDatabase, postgres_database: PostgresDatabase
+) -> None:
+    parts = psycopg.conninfo.conninfo_to_dict(postgres_database.url)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{parts['port']}"
+        url = f"postgresql://{parts['user']}:{parts['password']}@{hosts}/{parts['dbname']}"
+        began = clock.now()
+        database = start_database(url, {"one": ONE}, pool_size=1, connect_timeout=0.3, **NO_BREAKER)
+
+        assert database.ask("one") == 1
+        assert clock.now() - began < 2.0
+
+
+# -- notifications
+
+
+def test_notifications_become_events(start_database: StartDatabase, postgres_database: PostgresDatabase) -> None:
+    database = start_database(postgres_database.url, {"one": ONE}, pool_size=1, listen=["orders", 'odd "name"'])
+    database.wait_for("database.listening")
+
+    with postgres_database.connect() as other:
+        other.execute("SELECT pg_notify('orders', 'number 5')")
+        other.execute("SELECT pg_notify('elsewhere', '')")
+        other.execute("SELECT pg_notify('odd \"name\"', '')")
+    database.wait_for("database.notified", 2)
+
+    assert notified(database) == [("orders", "number 5"), ('odd "name"', "")]
+    assert database.part("db/listener").actor.status()["notified"] == 2
+
+
+def test_many_notifications_at_once_all_arrive_in_order(
+    start_database: StartDatabase, postgres_database: PostgresDatabase
+) -> None:
+    database = start_database(postgres_database.url, {}, listen=["orders"])
+    database.wait_for("database.listening")
+
+    with postgres_database.connect() as other:
+        other.execute("SELECT pg_notify('orders', i::text) FROM generate_series(1, 1000) i")
+    database.wait_for("database.notified", 1000)
+
+    assert [payload for _channel, payload in notified(database)] == [str(number) for number in range(1, 1001)]
+
+
+def test_a_listener_listens_again_after_its_server_was_away(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    database = start_database(postgres_server.url(), {}, listen=["orders"], min_size=0, **NO_BREAKER)
+    database.wait_for("database.listening")
+    postgres_server.stop()
+    database.wait_for("database.connection_lost")
+    assert database.part("db/listener").actor.status()["state"] == "waiting"
+
+    postgres_server.start()
+    database.wait_for("database.listening", 2)
+    with psycopg.connect(postgres_server.url(), autocommit=True) as other:
+        other.execute("NOTIFY orders, 'again'")
+    database.wait_for("database.notified")
+
+    assert notified(database) == [("orders", "again")]
+    assert [event.fields["again"] for event in database.events if event.topic == "database.listening"] == [False, True]
+
+
+def notified(database: Database) -> list[tuple[str, str]]:
+    return [
+        (event.fields["channel"], event.fields["payload"])
+        for event in database.events
+        if event.topic == "database.notified"
+    ]
+
+
+# -- health, setup and teardown
+
+
+def test_the_teardown_runs_when_the_pool_stops(start_database: StartDatabase, engine_url: str) -> None:
+    setup = ["CREATE TABLE IF NOT EXISTS sessions (name TEXT)", "INSERT INTO sessions VALUES ('ours')"]
+    operations = {"count": {"sql": "SELECT count(*) FROM sessions", "kind": "value"}}
+    first = start_database(engine_url, operations, setup=setup, teardown=["DELETE FROM sessions"])
+    assert first.ask("count") == 1
+
+    first.stop()
+
+    second = start_database(engine_url, operations)
+    assert second.ask("count") == 0
+
+
+def test_a_teardown_that_fails_is_told_and_the_pool_stops(start_database: StartDatabase, engine_url: str) -> None:
+    from runtime import events
+
+    told: list[events.Event] = []
+    unsubscribe = events.subscribe(told.append)
+    database = start_database(engine_url, {"one": ONE}, teardown=["SELECT 1", "DELETE FROM nowhere"])
+    database.ask("one")
+
+    database.stop()
+
+    unsubscribe()
+    failed = [event.fields for event in told if event.topic == "database.teardown_failed"]
+    assert [fields["statement"] for fields in failed] == [2]
+    assert "nowhere" in failed[0]["error"]
+
+
+def test_a_connection_that_fails_its_health_check_is_replaced(start_database: StartDatabase, engine_url: str) -> None:
+    operations = {
+        "hurt": {"sql": "DROP TABLE fit", "kind": "execute"},
+        "heal": {"sql": "CREATE TABLE fit (a INT)", "kind": "execute"},
+    }
+    database = start_database(
+        engine_url,
+        operations,
+        setup=["CREATE TABLE IF NOT EXISTS fit (a INTEGER)"],
+        health_check="SELECT a FROM fit",
+        check_interval=0.1,
+        pool_size=1,
+        **NO_BREAKER,
+    )
+    database.ask("hurt")
+
+    database.wait_for("database.connection_lost")
+
+    lost = next(event for event in database.events if event.topic == "database.connection_lost")
+    assert "the health check failed" in lost.fields["error"]
+
+
+def test_a_database_that_is_away_is_unhealthy_in_tree_and_metrics(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    from actors.database import metrics
+
+    database = start_database(postgres_server.url(), {"one": ONE}, pool_size=1, **NO_BREAKER)
+    database.ask("one")
+    assert database.status()["health"] == "healthy"
+    assert metrics.HEALTHY.cell("db").value == 1
+
+    postgres_server.stop()
+    with pytest.raises((ConnectionFailed, DatabaseError)):
+        database.ask("one")
+
+    assert (database.status()["health"], database.status()["state"]) == ("unhealthy", "waiting")
+    assert metrics.HEALTHY.cell("db").value == 0
+    postgres_server.start()
+    database.ask("one")
+    gevent.sleep(0)
+    assert database.status()["health"] == "healthy"
