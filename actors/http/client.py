@@ -14,8 +14,9 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -69,6 +70,7 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    redirected: bool = False
 
 
 class _Wire(local):
@@ -132,7 +134,10 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(_Connection, HTTPSConnection):
-    pass
+    def _tunnel(self) -> None:
+        # What is said to a proxy is no part of the request.
+        super()._tunnel()
+        _wire.sent = False
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):
@@ -143,17 +148,26 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}
+
+
 class _Adapter(requests.adapters.HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().proxy_manager_for(*args, **kwargs)
+        found.pool_classes_by_scheme = _POOLS
+        return found
 
 
 class HttpClient:
     """One requests session for one integration.
 
     At most `pool` exchanges at once; a request that finds all places taken waits within its own time limit. Nothing of
-    the environment (proxies, netrc, CA bundles) and no cookie is used.
+    the environment (proxies, netrc, CA bundles) and no cookie is used. Certificates are always checked: against
+    `ca_file`, else against the well-known authorities. `certificate` is our own and its key.
     """
 
     def __init__(
@@ -164,11 +178,19 @@ class HttpClient:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         max_redirects: int = MAX_REDIRECTS,
         user_agent: str = "regrow",
+        proxy: str | None = None,
+        ca_file: Path | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         self.connect_timeout_s = connect_timeout_s
         self.max_response_bytes = max_response_bytes
         self.max_redirects = max_redirects
         self._user_agent = user_agent
+        self._transport: dict[str, Any] = {"verify": True if ca_file is None else str(ca_file)}
+        if proxy is not None:
+            self._transport["proxies"] = {"http": proxy, "https": proxy}
+        if certificate is not None:
+            self._transport["cert"] = (str(certificate[0]), str(certificate[1]))
         # Not urllib3's own blocking pool: a time limit that passes in its queue makes it count one place too many.
         self._places = BoundedSemaphore(pool)
         self._session = requests.Session()
@@ -181,11 +203,19 @@ class HttpClient:
         """Close all idle connections. Never switches."""
         self._session.close()
 
-    def send(self, request: Request, *, limit_s: float, doing: str) -> Response:
+    def send(
+        self,
+        request: Request,
+        *,
+        limit_s: float,
+        doing: str,
+        sign: Callable[[Request], Request] | None = None,
+    ) -> Response:
         """Send, follow redirects, read the whole answer, all within `limit_s` seconds. Switches greenlets.
 
         Any status is an answer, except redirects that cannot be followed (UpstreamError). Raises ConnectionFailed,
         TimedOut, DecodeError (a body that does not decompress) and TooLarge. `doing` names the call in error texts.
+        `sign` makes what goes out of each request that goes to the first one's host.
         """
         _wire.sent = _wire.answered = False
         host = host_and_port(request.url) or "?"
@@ -194,7 +224,7 @@ class HttpClient:
             timer.start()
             try:
                 with self._places:
-                    return self._follow(request, doing)
+                    return self._follow(request, doing, sign)
             finally:
                 timer.close()
         except gevent.Timeout as fired:
@@ -204,13 +234,15 @@ class HttpClient:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
             raise _translated(error, doing, host, self.connect_timeout_s) from None
 
-    def _follow(self, request: Request, doing: str) -> Response:
+    def _follow(self, request: Request, doing: str, sign: Callable[[Request], Request] | None) -> Response:
         redirects = 0
+        home = origin(request.url)
         while True:
-            response = self._exchange(request, doing)
+            signed = request if sign is None or origin(request.url) != home else sign(request)
+            response = self._exchange(signed, doing)
             target = response.headers.get("location")
             if response.status not in REDIRECTS or target is None or not self.max_redirects:
-                return response
+                return replace(response, redirected=True) if redirects else response
             redirects += 1
             if redirects > self.max_redirects:
                 raise UpstreamError(
@@ -223,7 +255,7 @@ class HttpClient:
         headers = {"User-Agent": self._user_agent, "Accept-Encoding": "gzip, deflate", **request.headers}
         prepared.prepare(method=request.method, url=request.url, headers=headers, data=request.body)
         adapter = self._session.get_adapter(request.url)
-        answer = adapter.send(prepared, stream=True, timeout=(self.connect_timeout_s, None), verify=True)
+        answer = adapter.send(prepared, stream=True, timeout=(self.connect_timeout_s, None), **self._transport)
         _wire.answered = True
         try:
             names: CaseInsensitiveDict[str] = answer.headers
@@ -333,6 +365,10 @@ def _translated(error: Exception, doing: str, host: str, connect_timeout_s: floa
                 return ConnectionFailed(text, started="no", retryable=False)
             case urllib3.exceptions.NameResolutionError() | socket.gaierror():
                 return ConnectionFailed(f"{doing}: the host name {host} does not resolve", started="no")
+            case urllib3.exceptions.ProxyError():
+                word = _os_word(cause)
+                text = f"{doing}: no connection to {host} through the proxy: {word}"
+                return ConnectionFailed(text, started=started)
             case urllib3.exceptions.NewConnectionError():
                 return ConnectionFailed(f"{doing}: no connection to {host}: {_os_word(cause)}", started="no")
             case urllib3.exceptions.ConnectTimeoutError():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import hashlib
 import uuid
 from collections import deque
 from collections.abc import Mapping
@@ -11,7 +13,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from actors.http.operation import Answered, Job, KeyRule, Operation, Settings, WorkerUp
+from actors.http import freshness
+from actors.http.client import Request
+from actors.http.fields import Limits
+from actors.http.operation import Answered, Job, KeyRule, NextPage, Operation, Settings, WorkerUp
+from actors.http.pages import Pages
+from actors.http.template import scalar
 from actors.resilience.breaker import REFUSALS, CircuitChanged, refusal
 from actors.resilience.bulkhead import Bulkhead
 from actors.resilience.cache import Lookup
@@ -40,6 +47,7 @@ REFUSED = Counter("bulkhead_refusals_total", "calls that found all workers busy 
 CALLS = Gauge("bulkhead_calls", "calls that run, and calls that wait for a free worker", ("actor", "state"))
 
 LONGEST_KEY = 255
+LONGEST_HEADER = 8000
 GAVE_UP = Cancelled("the caller gave up", started="no")
 CRASHED = ActorDown("the worker crashed")
 
@@ -54,6 +62,17 @@ class InFlight:
 
     def __repr__(self) -> str:
         return f"<InFlight {sorted(self.by_lane)}>"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Made:
+    """What a call's arguments made: its request, and under which key and in which group its answer is kept."""
+
+    request: Request
+    key: str | None
+    group: str
+    keyed: bool
+    authorized: bool
 
 
 class _Flight:
@@ -116,13 +135,17 @@ class Front(Actor):
             "host": self._settings.host,
         }
 
-    def on_call(self, call: Call) -> None:
-        """Start one call; its answer comes later. Raises NotFound and InvalidArguments. Never switches."""
+    def on_call(self, call: Call) -> Pages | None:
+        """Start one call; its answer comes later, or is a stream. Raises NotFound, InvalidArguments. Never switches."""
         operation = self._settings.operations.get(call.method)
         if operation is None:
             known = ", ".join(sorted(self._settings.operations)) or "none"
             raise NotFound(f"{self._settings.name} has no operation {call.method!r}, it has: {known}")
-        self._begin(self._job(operation, operation.exported.check(call.args)))
+        args = operation.exported.check(call.args)
+        if operation.max_pages:
+            return Pages(self._settings, operation, self._made(operation, args).request)
+        self._begin(self._job(operation, args))
+        return None
 
     def on_receive(self, message: object) -> None:
         """Hear of the circuit and of workers. Never switches."""
@@ -134,20 +157,48 @@ class Front(Actor):
                 self._flush()
         elif isinstance(message, WorkerUp):
             self._lane_free(message.lane)
+        elif isinstance(message, NextPage):
+            ends = clock.now() + message.operation.timeout_s
+            self._dispatch(Job(message.operation, message.request, None, self.defer(), ends))
         else:
             raise TypeError(f"the front of {self._settings.name} got a message of type {type(message).__name__}")
 
     def _job(self, operation: Operation, args: dict[str, Any]) -> Job:
+        made = self._made(operation, args)
+        ends = clock.now() + operation.timeout_s
+        # From here on the call is answered through its promise, whatever happens.
+        return Job(
+            operation,
+            made.request,
+            made.key,
+            self.defer(),
+            ends,
+            keyed=made.keyed,
+            group=made.group,
+            authorized=made.authorized,
+        )
+
+    def _made(self, operation: Operation, args: dict[str, Any]) -> _Made:
         settings, headers = self._settings, self._settings.headers
         keyed: dict[str, str] = {}
         if operation.keyed and settings.key_rule is not None:
             keyed = _idempotency_key(settings.key_rule, args)
             headers = {**headers, **keyed}
-        filled = operation.template.fill(args, query_also=operation.query_also)
-        key = f"{operation.name} {filled.path}?{urlencode(sorted(filled.query))}" if operation.keeps else None
-        ends = clock.now() + operation.timeout_s
-        # From here on the call is answered through its promise, whatever happens.
-        return Job(operation, settings.request(filled, headers), key, self.defer(), ends, keyed=bool(keyed))
+        own = _own_headers(operation, args)
+        if own:
+            headers = {**headers, **own}
+        filled = operation.fill(args)
+        request = settings.request(operation, filled, headers)
+        key = None
+        if operation.keeps and not own.keys() & freshness.CALLERS_OWN_RULES:
+            # Whatever differs between calls is part of the key, so that no answer is found that Vary forbids.
+            parts = [f"{filled.path}?{urlencode(sorted(filled.query))}", operation.name]
+            parts += [f"{name}: {value}" for name, value in sorted(own.items())]
+            if request.body is not None:
+                parts.append(hashlib.sha256(request.body).hexdigest())
+            key = "\n".join(parts)
+        authorized = not freshness.CREDENTIALS.isdisjoint(own)
+        return _Made(request, key, filled.path, keyed=bool(keyed), authorized=authorized)
 
     def _begin(self, job: Job) -> None:
         cache = None if job.key is None else whereis(f"{self._settings.name}/cache")
@@ -163,9 +214,9 @@ class Front(Actor):
             if kept.fresh(clock.now()):
                 self._answer_from_cache(job, kept, "fresh")
                 return
-            job.kept = kept
+            self._remember(job, kept)
         flight = None if job.key is None else self._flights.get(job.key)
-        if job.key is None or job.followed or job.operation.fresh_s <= 0 or job.promise.done:
+        if job.key is None or job.followed or not job.operation.caches or job.promise.done:
             self._dispatch(job)
         elif flight is None:
             self._flights[job.key] = flight = _Flight(job)
@@ -177,6 +228,15 @@ class Front(Actor):
             self._count()
         else:
             self._fail(job, self._overloaded())
+
+    def _remember(self, job: Job, kept: Kept) -> None:
+        """Ask whether the kept answer still holds, when it says how that is asked."""
+        job.kept = kept
+        known = msgspec.msgpack.decode(kept.content, type=Answered)
+        asking = freshness.conditions(known.headers) if job.request.method == "GET" else {}
+        if asking and job.known is None:
+            job.known = known
+            job.request = dataclasses.replace(job.request, headers={**job.request.headers, **asking})
 
     def _lead(self, flight: _Flight, job: Job) -> None:
         flight.leader = job
@@ -305,15 +365,24 @@ class Front(Actor):
 
     def _answer_from_cache(self, job: Job, kept: Kept, word: str, more: Mapping[str, Any] | None = None) -> None:
         answered = msgspec.msgpack.decode(kept.content, type=Answered)
+        age_s = clock.now() - kept.made_at
+        told = answered.told(self._settings)
+        if "age" in self._settings.reply_headers:
+            told["age"] = str(int(age_s))
         header: dict[str, Any] = {
             "status": answered.status,
-            "headers": answered.headers,
+            "headers": told,
             "cache": word,
-            "age_ms": round((clock.now() - kept.made_at) * 1000),
+            "age_ms": round(age_s * 1000),
             **(more or {}),
         }
+        doing = self._settings.doing(job.operation)
         try:
-            value = answered.value(job.operation, self._settings.doing(job.operation))
+            if job.operation.judge is not None:
+                verdict = job.operation.judge(answered.response(), Limits(), doing)
+                value = answered.value(job.operation, doing) if verdict is None else verdict.value
+            else:
+                value = answered.value(job.operation, doing)
         except RegrowError as error:
             job.promise.reject(error)
         else:
@@ -350,6 +419,22 @@ def _idempotency_key(rule: KeyRule, args: dict[str, Any]) -> dict[str, str]:
     if not (brought.isascii() and brought.isprintable()):
         raise InvalidArguments(f"argument {rule.argument}: holds a character that no header carries")
     return {rule.header: brought}
+
+
+def _own_headers(operation: Operation, args: dict[str, Any]) -> dict[str, str]:
+    """Take the arguments that headers carry out of the others."""
+    own: dict[str, str] = {}
+    for argument, header in operation.headers_of.items():
+        value = args.pop(argument, None)
+        if value is None:
+            continue
+        text = scalar(argument, value)
+        if len(text) > LONGEST_HEADER or not (text.isascii() and text.isprintable()):
+            raise InvalidArguments(
+                f"argument {argument}: holds a character that no header carries, or more than {LONGEST_HEADER} of them"
+            )
+        own[header] = text
+    return own
 
 
 def declare(integration: str) -> None:

@@ -25,12 +25,12 @@ _PATH = re.compile(r"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]*")
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A request's moving parts; `body` is encoded JSON, None when there is nothing to send."""
+    """A request's moving parts; `rest` are the arguments that the body is made of."""
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...]
-    body: bytes | None
+    rest: Mapping[str, Any]
 
 
 class Template:
@@ -64,8 +64,8 @@ class Template:
     def fill(self, args: Mapping[str, Any], *, query_also: frozenset[str] = frozenset()) -> Filled:
         """Return the request for these arguments; raises InvalidArguments. Never switches.
 
-        Arguments that no place takes go to the query (GET, HEAD, DELETE, OPTIONS) or to the JSON body (POST, PUT,
-        PATCH); those named in `query_also` go to the query of any method.
+        Arguments that no place takes go to the query (GET, HEAD, DELETE, OPTIONS) or to the body (POST, PUT, PATCH);
+        those named in `query_also` go to the query of any method.
         """
         path = _PLACE.sub(lambda place: _path_text(place[1], args), self.path)
         for segment in path.split("/"):
@@ -76,9 +76,9 @@ class Template:
                 )
         rest = {name: value for name, value in args.items() if name not in self.places}
         if self.method in QUERY_METHODS:
-            return Filled(self.method, path, _query(rest), None)
+            return Filled(self.method, path, _query(rest), {})
         query = _query({name: rest.pop(name) for name in tuple(rest) if name in query_also})
-        return Filled(self.method, path, query, encode_json(rest) if rest else None)
+        return Filled(self.method, path, query, rest)
 
     def _named_in(self, segment: str, args: Mapping[str, Any]) -> str:
         return ", ".join(name for name in self.places if str(args.get(name)) and str(args[name]) in unquote(segment))
@@ -95,7 +95,7 @@ def encode_json(value: object) -> bytes:
 def _path_text(name: str, args: Mapping[str, Any]) -> str:
     if name not in args:
         raise InvalidArguments(f"argument {name}: missing, it fills a place in the path")
-    text = _scalar(name, args[name])
+    text = scalar(name, args[name])
     if not text:
         raise InvalidArguments(f"argument {name}: empty, it fills a place in the path")
     return quote(text, safe="", errors="strict")
@@ -105,13 +105,14 @@ def _query(args: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
     for name, value in args.items():
         if isinstance(value, list | tuple):
-            pairs += [(name, _scalar(name, item)) for item in value]
+            pairs += [(name, scalar(name, item)) for item in value]
         elif value is not None:
-            pairs.append((name, _scalar(name, value)))
+            pairs.append((name, scalar(name, value)))
     return tuple(pairs)
 
 
-def _scalar(name: str, value: object) -> str:
+def scalar(name: str, value: object) -> str:
+    """Return an argument as the text that a url or a form carries; raises InvalidArguments. Never switches."""
     if isinstance(value, str):
         try:
             value.encode()

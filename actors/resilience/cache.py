@@ -24,12 +24,25 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Tell an answer to keep: fresh for `fresh_s` seconds, and as a stand-in for `stale_s` more."""
+    """Tell an answer to keep: fresh for `fresh_s` seconds, as a stand-in for `stale_s` more, `keep_s` in all at least.
+
+    It was `age_s` seconds old when it came; `group` names what is forgotten together.
+    """
 
     key: str
     content: bytes
     fresh_s: float
     stale_s: float
+    keep_s: float = 0.0
+    age_s: float = 0.0
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Tell that the answers of a group no longer hold."""
+
+    group: str
 
 
 class Cache(Actor):
@@ -46,14 +59,27 @@ class Cache(Actor):
         CACHE_BYTES.set(self._shelf.bytes, self._integration)
 
     def on_receive(self, message: object) -> Kept | None:
-        """Look up or keep. Never switches."""
+        """Look up, keep or forget. Never switches."""
         now = clock.now()
         if isinstance(message, Lookup):
             kept = self._shelf.get(message.key, now)
             LOOKUPS.inc(self._integration, "miss" if kept is None else "fresh" if kept.fresh(now) else "stale")
             return kept
         if isinstance(message, Keep):
-            self._shelf.put(message.key, message.content, now, fresh_s=message.fresh_s, stale_s=message.stale_s)
+            self._shelf.put(
+                message.key,
+                message.content,
+                now,
+                fresh_s=message.fresh_s,
+                stale_s=message.stale_s,
+                keep_s=message.keep_s,
+                age_s=message.age_s,
+                group=message.group,
+            )
+            CACHE_BYTES.set(self._shelf.bytes, self._integration)
+            return None
+        if isinstance(message, Forget):
+            self._shelf.drop_group(message.group)
             CACHE_BYTES.set(self._shelf.bytes, self._integration)
             return None
         raise TypeError(f"the cache of {self._integration} got a message of type {type(message).__name__}")

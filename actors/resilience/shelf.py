@@ -11,12 +11,17 @@ ENTRY_BYTES = 400
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One answer: opaque bytes, when it was made, until when it is fresh and until when it may stand in."""
+    """One answer: opaque bytes, when it was made, until when it is fresh, may stand in, and is kept at all.
+
+    Between the last two it can only be asked for again; `group` names what is forgotten together.
+    """
 
     content: bytes
     made_at: float
     fresh_until: float
     stale_until: float
+    until: float
+    group: str
 
     def fresh(self, now: float) -> bool:
         """True while the answer may be used as if it had just come. Never switches."""
@@ -32,6 +37,7 @@ class Shelf:
         self.bytes = 0
         self.evicted = 0
         self._entries: OrderedDict[str, Kept] = OrderedDict()
+        self._groups: dict[str, set[str]] = {}
 
     def __repr__(self) -> str:
         return f"<Shelf {len(self._entries)} entries, {self.bytes}/{self.max_bytes} bytes>"
@@ -40,25 +46,43 @@ class Shelf:
         return len(self._entries)
 
     def get(self, key: str, now: float) -> Kept | None:
-        """Return the answer, fresh or stale, None when there is none or it is too old for both. Never switches."""
+        """Return the answer, fresh or stale, None when there is none or it is too old for all. Never switches."""
         kept = self._entries.get(key)
         if kept is None:
             return None
-        if now >= kept.stale_until:
+        if now >= kept.until:
             self.drop(key)
             return None
         self._entries.move_to_end(key)
         return kept
 
-    def put(self, key: str, content: bytes, now: float, *, fresh_s: float, stale_s: float) -> bool:
-        """Keep an answer in place of an older one; False when it is larger than the shelf. Never switches."""
+    def put(
+        self,
+        key: str,
+        content: bytes,
+        now: float,
+        *,
+        fresh_s: float,
+        stale_s: float,
+        keep_s: float = 0.0,
+        age_s: float = 0.0,
+        group: str = "",
+    ) -> bool:
+        """Keep an answer in place of an older one; False when it is larger than the shelf. Never switches.
+
+        It is kept for `keep_s` seconds at least, and was `age_s` seconds old when it came.
+        """
         self.drop(key)
         size = self._size(key, content)
         if size > self.max_bytes:
             return False
         while self._entries and (self.bytes + size > self.max_bytes or len(self._entries) >= self.max_entries):
             self._forget_oldest()
-        self._entries[key] = Kept(content, now, now + fresh_s, now + fresh_s + stale_s)
+        stale_until = now + fresh_s + stale_s
+        until = max(stale_until, now + keep_s)
+        self._entries[key] = Kept(content, now - age_s, now + fresh_s, stale_until, until, group)
+        if group:
+            self._groups.setdefault(group, set()).add(key)
         self.bytes += size
         return True
 
@@ -66,19 +90,35 @@ class Shelf:
         """Forget one answer. Never switches."""
         kept = self._entries.pop(key, None)
         if kept is not None:
-            self.bytes -= self._size(key, kept.content)
+            self._forget(key, kept)
+
+    def drop_group(self, group: str) -> int:
+        """Forget the answers of a group and return how many there were. Never switches."""
+        keys = list(self._groups.get(group, ()))
+        for key in keys:
+            self.drop(key)
+        return len(keys)
 
     def clear(self) -> int:
         """Forget all answers and return how many there were. Never switches."""
         count = len(self._entries)
         self._entries.clear()
+        self._groups.clear()
         self.bytes = 0
         return count
 
     def _forget_oldest(self) -> None:
         key, kept = self._entries.popitem(last=False)
-        self.bytes -= self._size(key, kept.content)
+        self._forget(key, kept)
         self.evicted += 1
+
+    def _forget(self, key: str, kept: Kept) -> None:
+        self.bytes -= self._size(key, kept.content)
+        group = self._groups.get(kept.group)
+        if group is not None:
+            group.discard(key)
+            if not group:
+                del self._groups[kept.group]
 
     @staticmethod
     def _size(key: str, content: bytes) -> int:
