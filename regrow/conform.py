@@ -651,7 +651,86 @@ def _stream_cancel(server: Server) -> None:
         connection.silence("credit for a cancelled stream")
 
 
-# -- errors, REQ sockets, limits
+# -- events
+
+
+def _subscriptions(server: Server) -> int:
+    limit = server.limit("max_subscriptions")
+    if limit < 2:
+        raise Skipped(f"WELCOME says max_subscriptions={limit}")
+    return limit
+
+
+@_check("sub", "R20")
+def _sub(server: Server) -> None:
+    _subscriptions(server)
+    with server.connection() as connection:
+        sent = connection.send("SUB", {"topics": ["*"]}, id=b"all")
+        ack = connection.expect("ACK", sent, "the answer to SUB").header
+        _require(isinstance(ack.get("seq"), int), f"the ACK of SUB says seq={ack.get('seq')!r}, expected a number")
+        _require(ack.get("incarnation") == server.incarnation, "the ACK of SUB names another incarnation than WELCOME")
+        connection.send("SUB", {"topics": ["*"]}, id=b"all")
+        connection.error(b"all", "conflict", "the answer to a second SUB with an id that is taken", duplicate=True)
+        connection.expect("ACK", connection.send("UNSUB", id=b"all"), "the answer to UNSUB")
+        connection.error(
+            connection.send("UNSUB", id=b"all"), "not_found", "the answer to an UNSUB of what has ended", started="no"
+        )
+        connection.send("SUB", {"topics": ["a.b"]}, id=b"all")
+        connection.expect("ACK", b"all", "the answer to SUB with an id that is free again")
+        connection.expect("ACK", connection.send("UNSUB", {"topics": ["a.b"]}, id=b"all"), "the answer to UNSUB")
+
+
+@_check("sub-refused", "R20")
+def _sub_refused(server: Server) -> None:
+    _subscriptions(server)
+    with server.connection() as connection:
+        wrong: dict[str, dict[str, Any]] = {
+            "without topics": {},
+            "with an empty list of topics": {"topics": []},
+            "of a topic with a space": {"topics": ["a b"]},
+            "with codec raw": {"topics": ["*"], "codec": "raw"},
+        }
+        for name, header in wrong.items():
+            connection.error(connection.send("SUB", header), "bad_request", f"the answer to SUB {name}", started="no")
+
+
+@_check("sub-since", "R20")
+def _sub_since(server: Server) -> None:
+    _subscriptions(server)
+    with server.connection() as connection:
+        sent = connection.send("SUB", {"topics": ["*"], "since": 0})
+        newest = connection.expect("ACK", sent, "the answer to SUB with since").header["seq"]
+        seen = 0
+        while seen < newest:
+            found = connection.receive(f"event {seen + 1} of {newest} that SUB with since asked for")
+            _require(found.id == sent and found.op in ("EVENT", "GAP"), f"{found.op} came instead of an event")
+            seq = found.header.get("seq")
+            if not isinstance(seq, int) or seq <= seen:
+                raise Broken(f"{found.op} says seq={seq!r} after {seen}")
+            seen = seq
+            if found.op == "EVENT":
+                _require(isinstance(found.header.get("topic"), str), "an EVENT names no topic")
+                _require(isinstance(found.header.get("at"), int | float), "an EVENT tells no time `at`")
+                _require(isinstance(_value(found), dict), "the body of an EVENT is no object")
+        sent = connection.send("SUB", {"topics": ["a.b"], "since": newest + 1_000_000_000})
+        connection.expect("ACK", sent)
+        gap = connection.expect("GAP", sent, "the answer to `since` of another incarnation")
+        _require(gap.header.get("lost", 0) is None, "nobody knows how many events another incarnation had")
+
+
+@_check("sub-room", "R20")
+def _sub_room(server: Server) -> None:
+    limit = _subscriptions(server)
+    if limit > MAX_FLOOD:
+        raise Skipped(f"max_subscriptions is {limit}, too many to send")
+    with server.harming_nobody("too many subscriptions") as connection:
+        for _ in range(limit):
+            connection.expect("ACK", connection.send("SUB", {"topics": ["a.b"]}))
+        sent = connection.send("SUB", {"topics": ["a.b"]})
+        connection.error(sent, "overloaded", f"the answer to subscription {limit + 1}", started="no")
+
+
+# -- REQ sockets, limits
 
 
 @_check("req", "R22")
