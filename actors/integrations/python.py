@@ -46,14 +46,12 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     """A pool of Python worker processes; each runs one call at a time."""
 
     LATER: ClassVar[dict[str, str]] = {
-        "min_workers": "scaling by the length of the queue",
-        "max_workers": "scaling by the length of the queue",
         "backend": "workers on other machines",
     }
 
     max_restarts: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
     """So many deaths of workers within max_seconds are healed; one more and the pool's supervisor gives up. At least
-    workers + quarantine_deaths - 1, so that one function cannot stop the pool: a smaller number counts as that."""
+    max_workers + quarantine_deaths - 1, so that one function cannot stop the pool: a smaller number counts as that."""
     functions: Annotated[list[str], Meta(min_length=1, max_length=1000)]
     """What may be called: "module:name" one function, "module:*" the public functions that the module itself
     defines."""
@@ -67,7 +65,13 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     env: Annotated[list[str], Meta(max_length=1000)] = msgspec.field(default_factory=list)
     """The environment variables that workers inherit beside PATH, HOME and LANG."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
-    """How many processes run."""
+    """How many processes always run."""
+    max_workers: Annotated[int, Meta(ge=1, le=256)] | None = None
+    """How many run at most when calls wait. Absent: no more than workers."""
+    scale_up_after: PositiveDuration = PositiveDuration("1s")
+    """When a call has waited so long for a worker, one more is started."""
+    scale_down_after: PositiveDuration = PositiveDuration("1m")
+    """A worker beyond the number of workers that had nothing to do for so long is ended."""
     preload: Annotated[list[str], Meta(max_length=100)] = msgspec.field(default_factory=list)
     """Modules imported before the first call; others are imported when they are first called."""
     init: str | None = None
@@ -137,11 +141,15 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
                     f"queue_size ({self.queue_size}) is smaller than max_message ({self.max_message})", key="queue_size"
                 )
             )
+        if self.max_workers is not None and self.max_workers < self.workers:
+            problems.append(
+                Problem(f"max_workers ({self.max_workers}) is less than workers ({self.workers})", key="max_workers")
+            )
         problems += _missing(self)
         if problems:
             raise ExceptionGroup("python", problems)
         # As many as can die by one function before it is quarantined: all at once, or one after the other.
-        fewest = self.workers + self.quarantine_deaths - 1
+        fewest = (self.max_workers or self.workers) + self.quarantine_deaths - 1
         if self.max_restarts < fewest:
             msgspec.structs.force_setattr(self, "max_restarts", fewest)
 
@@ -179,6 +187,9 @@ def settings_of(name: str, config: PythonConfig) -> Settings:
             nice=config.nice,
         ),
         workers=config.workers,
+        max_workers=config.max_workers or config.workers,
+        scale_up_after_s=float(config.scale_up_after),
+        scale_down_after_s=float(config.scale_down_after),
         timeout_s=float(config.timeout),
         queue_calls=config.queue,
         queue_bytes=int(config.queue_size),
@@ -217,7 +228,7 @@ def plan(name: str, config: Any, _context: Context) -> Plan:
             name=settings.worker_name(index),
             shutdown=settings.kill_grace_s + REAP_S + 1.0,
         )
-        for index in range(1, settings.workers + 1)
+        for index in range(1, settings.max_workers + 1)
     ]
     front = ChildSpec(id="front", start=PythonPool, kwargs={"settings": settings}, name=name)
     return Plan([*guards, *workers, front], exports_of_pool(AllowList(config.functions)), settings.timeout_s)

@@ -5,6 +5,10 @@ ours: only the standard library and msgspec. FD is one end of a socket pair. A m
 and that many bytes of msgpack. The daemon sends one Setup, then one Call at a time; the process answers the Setup with
 Ready or SetupFailed and each Call with Returned, Raised or Declined. Nothing is ever unpickled.
 
+A Call that wants a stream and whose function gives a generator is answered with Streaming; then each Pull is answered
+with Items, and nothing is made that was not pulled. A Close, or the end of the generator, ends it. At any time during a
+Call a function may tell how far it is: `import regrow_worker; regrow_worker.progress(done, total, note)`.
+
 The process ends when its socket does, and the kernel kills it when the daemon's hub thread is gone.
 """
 
@@ -14,10 +18,12 @@ import importlib
 import os
 import socket
 import sys
+import time
 import traceback
+from _thread import allocate_lock
 from collections import deque
-from collections.abc import Mapping, Sequence, Set, ValuesView
-from types import CoroutineType, GeneratorType, ModuleType
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence, Set, ValuesView
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, ModuleType
 from typing import Any, Literal, cast
 
 try:
@@ -37,6 +43,12 @@ MAX_NPY_HEADER_BYTES = 70_000
 #: The kernel's out-of-memory killer takes a worker before it takes the daemon.
 OOM_SCORE_ADJUST = 500
 MAX_DESCRIPTORS = 1 << 16
+#: a batch of a stream's items is sent when it has taken so long, or holds so much
+MAX_BATCH_S = 0.02
+MAX_BATCH_BYTES = 1 << 20
+#: reports of progress that come sooner than this after the last one are dropped, but not the one that says all is done
+PROGRESS_EVERY_S = 0.1
+MAX_NOTE_CHARS = 200
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 
@@ -55,13 +67,30 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
 
 
 class Call(msgspec.Struct, tag="call", array_like=True):
-    """Call `function` ("module:name"); `arrays` says how numpy arrays of the result travel."""
+    """Call `function` ("module:name"); `arrays` says how numpy arrays of the result travel.
+
+    With `stream` the items of a generator wait to be pulled, without it they come back as a list.
+    """
 
     id: int
     function: str
     args: list[Any]
     kwargs: dict[str, Any]
     arrays: Literal["list", "ext"]
+    stream: bool = False
+
+
+class Pull(msgspec.Struct, tag="pull", array_like=True):
+    """Make 1 to `most` further items of the stream of this call."""
+
+    id: int
+    most: int
+
+
+class Close(msgspec.Struct, tag="close", array_like=True):
+    """Close the generator of this call; answered with Returned."""
+
+    id: int
 
 
 class Ready(msgspec.Struct, tag="ready", array_like=True):
@@ -104,8 +133,32 @@ class Declined(msgspec.Struct, tag="declined", array_like=True):
     started: bool
 
 
-ToChild = Setup | Call
-FromChild = Ready | SetupFailed | Returned | Raised | Declined
+class Streaming(msgspec.Struct, tag="streaming", array_like=True):
+    """The function gave a generator, whose items may be pulled."""
+
+    id: int
+
+
+class Items(msgspec.Struct, tag="items", array_like=True):
+    """What a Pull has made; `done` ends the call."""
+
+    id: int
+    values: list[Any]
+    done: bool
+
+
+class Progress(msgspec.Struct, tag="progress", array_like=True):
+    """How far the call in hand is, as its function says."""
+
+    id: int
+    done: float
+    total: float
+    note: str
+
+
+ToChild = Setup | Call | Pull | Close
+FromChild = Ready | SetupFailed | Returned | Raised | Declined | Streaming | Items | Progress
+Answer = Returned | Raised | Declined
 
 
 class Decline(Exception):
@@ -212,6 +265,11 @@ class Codec:
         frame[:HEADER_BYTES] = (len(frame) - HEADER_BYTES).to_bytes(HEADER_BYTES, "big")
         return frame
 
+    def encode_item(self, value: Any, arrays: str) -> msgspec.Raw:
+        """Return one item as it will stand in a frame."""
+        self._arrays = arrays
+        return msgspec.Raw(self._encoder.encode(value))
+
     def decode(self, payload: bytearray) -> ToChild:
         """Return the message; arrays are views of `payload`, which must not be used again."""
         message: ToChild = self._decoder.decode(payload)
@@ -289,6 +347,8 @@ class Connection:
         self._socket.setblocking(True)
         self._socket.set_inheritable(False)
         self._owner = os.getpid()
+        # Progress may be reported by any thread.
+        self._sending = allocate_lock()
 
     def receive(self) -> bytearray | None:
         """Return the next message's bytes, or None when the daemon has closed its end."""
@@ -308,9 +368,50 @@ class Connection:
     def send(self, frame: bytearray) -> None:
         """Send one whole frame."""
         # A function that forked and let both processes return must not answer twice.
-        if os.getpid() != self._owner:
+        if not self.is_owner():
             os._exit(0)
-        self._socket.sendall(frame)
+        with self._sending:
+            self._socket.sendall(frame)
+
+    def is_owner(self) -> bool:
+        """Tell whether this is the process that the daemon started, and no fork of it."""
+        return os.getpid() == self._owner
+
+
+class Reporter:
+    """Sends reports of progress for the call in hand; offered to functions as `regrow_worker.progress`."""
+
+    def __init__(self, connection: Connection, codec: Codec) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._sent_at = 0.0
+        self._sent = (-1.0, -1.0)
+        self.call_id: int | None = None
+
+    def begin(self, call_id: int) -> None:
+        """Report for this call from now on."""
+        self.call_id, self._sent_at, self._sent = call_id, 0.0, (-1.0, -1.0)
+
+    def progress(self, done: float, total: float = 1.0, note: str = "") -> None:
+        """Tell how far the work is: `done` of `total`, and a short note. Cheap: a busy loop's reports are thinned out.
+
+        Raises ValueError for what is no share of a total. Does nothing outside of a call and in forked processes.
+        """
+        if not (total > 0 and 0 <= done <= total):
+            raise ValueError(f"progress is {done} of {total}, expected 0 <= done <= total")
+        now, state = time.monotonic(), (float(done), float(total))
+        if self.call_id is None or not self._connection.is_owner():
+            return
+        if now - self._sent_at < PROGRESS_EVERY_S and (done < total or state == self._sent):
+            return
+        self._sent_at, self._sent = now, state
+        self._connection.send(self._codec.encode(Progress(self.call_id, *state, str(note)[:MAX_NOTE_CHARS])))
+
+    def offer(self) -> None:
+        """Let functions import `regrow_worker`."""
+        module = ModuleType("regrow_worker", "What a function that runs in a worker process may tell its daemon.")
+        module.progress = self.progress  # type: ignore[attr-defined]
+        sys.modules[module.__name__] = module
 
 
 def die_with_parent(parent: int) -> None:
@@ -360,8 +461,11 @@ def prepare(setup: Setup) -> SetupFailed | Ready:
     return Ready(".".join(map(str, sys.version_info[:3])))
 
 
-def call(functions: Functions, request: Call) -> Returned | Raised | Declined:
-    """Make one call; every exception of the function, SystemExit included, becomes an answer."""
+def call(functions: Functions, request: Call) -> Answer | Generator[Any, Any, Any]:
+    """Make one call; every exception of the function, SystemExit included, becomes an answer.
+
+    Returns a generator, of which nothing has run, when the call wants a stream and the function gives one.
+    """
     started = False
     try:
         function, signature = functions.find(request.function)
@@ -371,7 +475,12 @@ def call(functions: Functions, request: Call) -> Returned | Raised | Declined:
             except TypeError as error:
                 raise Decline("invalid_arguments", f"function {request.function}{signature}: {error}") from None
         started = True
-        return Returned(request.id, awaited(function(*request.args, **request.kwargs)))
+        result = function(*request.args, **request.kwargs)
+        if isinstance(result, AsyncGeneratorType):
+            result = drawn_from(result)
+        if request.stream and isinstance(result, GeneratorType):
+            return result
+        return Returned(request.id, awaited(result))
     except Decline as error:
         return Declined(request.id, error.code, str(error)[:MAX_MESSAGE_CHARS], False)
     except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
@@ -389,7 +498,112 @@ def awaited(result: Any) -> Any:
     return result
 
 
-def encode(codec: Codec, answer: Returned | Raised | Declined, arrays: str, max_message: int) -> bytearray:
+def drawn_from(source: AsyncGenerator[Any, Any]) -> Generator[Any, None, None]:
+    """Yield what an asynchronous generator yields, on an event loop of its own."""
+    import asyncio
+
+    with asyncio.Runner() as runner:
+        try:
+            while True:
+                try:
+                    item = runner.run(_next_of(source))
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            runner.run(_close(source))
+
+
+async def _next_of(source: AsyncGenerator[Any, Any]) -> Any:
+    return await anext(source)
+
+
+async def _close(source: AsyncGenerator[Any, Any]) -> None:
+    await source.aclose()
+
+
+class ItemStream:
+    """Makes the items of a generator as they are pulled, each batch bounded in number, time and bytes."""
+
+    def __init__(self, generator: Generator[Any, Any, Any], codec: Codec, request: Call, max_message: int) -> None:
+        self._generator = generator
+        self._codec = codec
+        self._id = request.id
+        self._arrays = request.arrays
+        self._max_message = max_message
+        self._left: msgspec.Raw | None = None  # made, but it found no room in the last batch
+        self._last: Items | Answer | None = None  # how it ended, when items of the last batch had to be sent first
+
+    def batch(self, most: int) -> Items | Answer:
+        """Return the next items, or the answer that ends the call."""
+        if self._last is not None:
+            return self._last
+        values: list[Any] = []
+        size, until = 0, time.monotonic() + MAX_BATCH_S
+        while len(values) < most:
+            end: Items | Answer
+            try:
+                item, self._left = self._left or self._next(), None
+            except StopIteration:
+                return Items(self._id, values, True)
+            except Decline as error:
+                end = Declined(self._id, error.code, str(error), True)
+            except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit as well
+                end = Raised(self._id, *describe(error, skip_frames=2))
+            else:
+                if values and size + len(item) > min(self._max_message, MAX_BATCH_BYTES):
+                    self._left = item
+                    break
+                values.append(item)
+                size += len(item)
+                if time.monotonic() > until:
+                    break
+                continue
+            if not values:
+                return end
+            self._last = end
+            break
+        return Items(self._id, values, False)
+
+    def _next(self) -> msgspec.Raw:
+        value = next(self._generator)
+        try:
+            item = self._codec.encode_item(value, self._arrays)
+        except Exception as error:
+            self._generator.close()
+            raise TypeError(f"the item cannot be sent: {error}") from error
+        if len(item) > self._max_message:
+            self._generator.close()
+            raise Decline("too_large", f"an item is {len(item)} bytes, the limit is {self._max_message} bytes")
+        return item
+
+    def close(self) -> Answer:
+        """Close the generator, whose clean-up may still raise."""
+        try:
+            self._generator.close()
+        except BaseException as error:  # noqa: BLE001 - foreign code's clean-up
+            return Raised(self._id, *describe(error))
+        return Returned(self._id, None)
+
+
+def serve_stream(connection: Connection, codec: Codec, items: ItemStream, call_id: int) -> Answer | Items | None:
+    """Serve pulls until the stream is over and return its last answer; None when the daemon has closed its end."""
+    connection.send(codec.encode(Streaming(call_id)))
+    while (payload := connection.receive()) is not None:
+        message = codec.decode(payload)
+        if isinstance(message, Close):
+            return items.close()
+        if isinstance(message, Pull):
+            batch = items.batch(message.most)
+            flush()
+            if not isinstance(batch, Items) or batch.done:
+                return batch
+            connection.send(codec.encode(batch))
+    items.close()
+    return None
+
+
+def encode(codec: Codec, answer: Answer, arrays: str, max_message: int) -> bytearray:
     """Return the frame of an answer, or of the error that says why this answer cannot be sent."""
     try:
         frame = codec.encode(answer, arrays)
@@ -420,6 +634,8 @@ def serve(connection: Connection) -> None:
     if payload is None:
         return
     setup = cast(Setup, codec.decode(payload))
+    reporter = Reporter(connection, codec)
+    reporter.offer()
     outcome = prepare(setup)
     flush()
     connection.send(codec.encode(outcome))
@@ -427,20 +643,35 @@ def serve(connection: Connection) -> None:
         return
     functions = Functions(setup.functions)
     while (payload := connection.receive()) is not None:
-        request_id = msgspec.msgpack.decode(payload, type=CallHead).id
         try:
-            request = cast(Call, codec.decode(payload))
+            request = codec.decode(payload)
         except Exception as error:  # noqa: BLE001 - an array that does not decode; the caller must hear of it
             message = f"an argument cannot be decoded: {error}"[:MAX_MESSAGE_CHARS]
+            request_id = msgspec.msgpack.decode(payload, type=CallHead).id
             connection.send(codec.encode(Declined(request_id, "invalid_arguments", message, False)))
             continue
-        arrays = request.arrays
+        if not isinstance(request, Call):
+            continue  # it crossed the end of its stream
+        arrays, request_id = request.arrays, request.id
+        reporter.begin(request_id)
         answer = call(functions, request)
-        del payload, request
-        flush()
-        frame = encode(codec, answer, arrays, setup.max_message)
-        # Neither a result nor the frames of a traceback may live until the next call.
-        del answer
+        frame: bytearray
+        if isinstance(answer, Generator):
+            items = ItemStream(answer, codec, request, setup.max_message)
+            del answer, payload, request
+            last = serve_stream(connection, codec, items, request_id)
+            del items
+            if last is None:
+                return
+            frame = codec.encode(last)
+            del last
+        else:
+            del payload, request
+            flush()
+            frame = encode(codec, answer, arrays, setup.max_message)
+            # Neither a result nor the frames of a traceback may live until the next call.
+            del answer
+        reporter.call_id = None
         connection.send(frame)
         del frame
 

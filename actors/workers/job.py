@@ -11,13 +11,15 @@ from runtime.measure import Counter, Gauge, Histogram
 if TYPE_CHECKING:
     from actors.resilience.circuit import Granted
     from actors.workers.child import Setup
+    from actors.workers.streaming import CallStream
     from runtime.promise import Promise
     from runtime.ref import Ref
 
-State = Literal["starting", "idle", "busy", "ending"]
-STATES: tuple[State, ...] = ("starting", "idle", "busy", "ending")
+State = Literal["off", "starting", "idle", "busy", "ending"]
+#: off: not needed now, there is no process
+STATES: tuple[State, ...] = ("off", "starting", "idle", "busy", "ending")
 KILL_REASONS = ("deadline", "cancelled", "memory", "start_timeout")
-RECYCLE_REASONS = ("max_calls", "max_age", "memory")
+RECYCLE_REASONS = ("max_calls", "max_age", "memory", "not_needed")
 
 WORKERS = Gauge("pool_workers", "child processes by state", ("actor", "state"))
 RESIDENT = Gauge("pool_resident_bytes", "resident memory of the child processes and what they started", ("actor",))
@@ -35,7 +37,10 @@ class Settings:
     pool: str
     command: Command
     setup: Setup
-    workers: int
+    workers: int  # so many always run
+    max_workers: int  # so many run when calls wait
+    scale_up_after_s: float
+    scale_down_after_s: float
     timeout_s: float
     queue_calls: int
     queue_bytes: int
@@ -80,9 +85,18 @@ class Job:
         "promise",
         "queued_at",
         "started",
+        "stream",
     )
 
-    def __init__(self, id: int, function: str, frame: bytearray, promise: Promise, queued_at: float) -> None:
+    def __init__(
+        self,
+        id: int,
+        function: str,
+        frame: bytearray,
+        promise: Promise,
+        queued_at: float,
+        stream: CallStream | None = None,
+    ) -> None:
         self.id = id
         self.function = function
         self.frame = frame
@@ -92,6 +106,12 @@ class Job:
         self.permit: Granted | None = None
         self.asked: Promise | None = None  # the question to limiter or breaker that is open
         self.part_missing_since: float | None = None
+        self.stream = stream
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for it any more. Never switches."""
+        return self.promise.done or (self.stream is not None and self.stream.is_unwanted)
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.function} {len(self.frame)} bytes>"
@@ -129,3 +149,23 @@ class Abandoned:
     """The caller of a job gave up."""
 
     job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The reader of a job's stream wants 1 to `most` further items."""
+
+    job: Job
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The reader of a job's stream wants no more of it."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """The front needs a worker that is off."""

@@ -15,8 +15,21 @@ from typing import Any
 from actors.workers import child
 from actors.workers.admission import Admission, Answered, settle
 from actors.workers.functions import AllowList
-from actors.workers.job import QUEUED, WAITED, Abandoned, Announce, Job, Run, Settings, State, WorkerState
+from actors.workers.job import (
+    QUEUED,
+    STATES,
+    WAITED,
+    Abandoned,
+    Announce,
+    Job,
+    Run,
+    Settings,
+    State,
+    Wake,
+    WorkerState,
+)
 from actors.workers.process import encode
+from actors.workers.streaming import CallStream
 from actors.workers.worker import WorkerDied
 from config.secret import redact
 from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, Refused, TooLarge, Unavailable
@@ -25,7 +38,7 @@ from runtime.actor import Actor
 from runtime.exports import Exported, Param
 from runtime.messages import Call
 from runtime.names import whereis
-from runtime.promise import ActorUnavailable
+from runtime.promise import ActorUnavailable, Promise
 from runtime.reasons import Crashed
 from runtime.ref import Ref
 from runtime.signals import Down, monitor
@@ -38,26 +51,38 @@ MAX_WATCHED_FUNCTIONS = 1000
 def exports_of_pool(functions: AllowList) -> dict[str, Exported]:
     """Return what the wire may call on a pool's front. Never switches."""
     name = Param(str, doc='the function as "module:name"')
+    call = {
+        "function": name,
+        "args": Param(list[Any], required=False, doc="positional arguments"),
+        "kwargs": Param(dict[str, Any], required=False, doc="arguments by name"),
+        "arrays": Param(
+            str,
+            required=False,
+            doc=f'numpy arrays of the result: "list" (default), or "ext" for msgpack extension type {child.ARRAY_EXT}',
+        ),
+    }
+    progress = Param(
+        bool, required=False, doc='also what the function reports; each part is then {"item": ...} or {"progress": ...}'
+    )
     return {
         "call": Exported.make(
-            "call",
-            f"Call a Python function in a worker process and return its result. Allowed: {functions}",
-            {
-                "function": name,
-                "args": Param(list[Any], required=False, doc="positional arguments"),
-                "kwargs": Param(dict[str, Any], required=False, doc="arguments by name"),
-                "arrays": Param(
-                    str,
-                    required=False,
-                    doc='numpy arrays of the result: "list" (default), or "ext" for msgpack extension type '
-                    f"{child.ARRAY_EXT}",
-                ),
-            },
+            "call", f"Call a Python function in a worker process and return its result. Allowed: {functions}", call
+        ),
+        "stream": Exported.make(
+            "stream",
+            "Call a generator function in a worker process and stream its items; any other gives one, its result",
+            {**call, "progress": progress},
+            streams=True,
         ),
         "release": Exported.make(
             "release", "Let a quarantined function be called again; true when it was quarantined", {"function": name}
         ),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtLine:
+    """Time to see whether calls wait for too long."""
 
 
 @dataclass(slots=True)
@@ -89,12 +114,15 @@ class PythonPool(Actor):
         self._shot: set[str] = set()
         self._deaths: OrderedDict[str, deque[float]] = OrderedDict()
         self._quarantined: dict[str, float] = {}
+        self._look: clock.Timer | None = None
+        self._always_run = {settings.worker_name(index) for index in range(1, settings.workers + 1)}
 
     def on_start(self) -> None:
         self._admission = Admission(self.ref, self.settings.limiter, self.settings.breaker, self._stand_in_line)
+        monitor(self.ref, self._stop_looking)
         self.settings.declare()
         QUEUED.set(0, self.settings.pool)
-        for index in range(1, self.settings.workers + 1):
+        for index in range(1, self.settings.max_workers + 1):
             worker = whereis(self.settings.worker_name(index))
             if worker is not None:
                 worker.post(Announce())
@@ -104,6 +132,9 @@ class PythonPool(Actor):
     def on_call(self, call: Call) -> object:
         if call.method == "call":
             self._call(**call.args)
+            return None
+        if call.method == "stream":
+            self._call(**call.args, streams=True)
             return None
         if call.method == "release":
             return self._release(self._functions.check(call.args.get("function")))
@@ -115,13 +146,16 @@ class PythonPool(Actor):
         args: list[Any] | None = None,
         kwargs: dict[str, Any] | None = None,
         arrays: str = "list",
+        progress: bool = False,
+        *,
+        streams: bool = False,
     ) -> None:
         name = self._functions.check(function)
         if arrays not in ("list", "ext"):
             raise InvalidArguments(f'arrays must be "list" or "ext", found {arrays!r}')
         self._refuse_what_cannot_run(name)
         self._last_id += 1
-        frame = self._frame(child.Call(self._last_id, name, args or [], kwargs or {}, arrays))  # type: ignore[arg-type]
+        frame = self._frame(child.Call(self._last_id, name, args or [], kwargs or {}, arrays, streams))  # type: ignore[arg-type]
         self._refuse_what_has_no_room(len(frame))
         promise = self.defer()
         if promise.deadline is None:
@@ -132,7 +166,12 @@ class PythonPool(Actor):
         # Taken out of the mailbox, but not begun: a call that expires or is cancelled in the line never started.
         promise.started = False
         job = Job(self._last_id, name, frame, promise, clock.now())
-        promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        if streams:
+            # The caller is answered with the stream; the promise of the job is settled when the stream is over.
+            job.promise = Promise(deadline=promise.deadline)
+            job.stream = CallStream(promise, with_progress=progress)
+            job.stream.of(job)
+        job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
         self._admission.begin(job)
 
     def _stand_in_line(self, job: Job) -> None:
@@ -198,7 +237,7 @@ class PythonPool(Actor):
             if job.promise.done:
                 settle(self.settings.breaker, job, "unknown")
                 continue
-            known = self._workers[self._idle.popleft()]
+            known = self._workers[self._take_idle()]
             known.state, known.job = "busy", job
             known.given += 1
             try:
@@ -209,6 +248,39 @@ class PythonPool(Actor):
                 continue
             WAITED.observe(clock.now() - job.queued_at, self.settings.pool)
         QUEUED.set(len(self._line), self.settings.pool)
+        self._look_later()
+
+    def _take_idle(self) -> str:
+        """Take those that always run before the extra ones, which can then become idle for good."""
+        if self.settings.max_workers == self.settings.workers:
+            return self._idle.popleft()
+        name = next((name for name in self._idle if name in self._always_run), self._idle[0])
+        self._idle.remove(name)
+        return name
+
+    def _look_later(self) -> None:
+        """Look again when the first of the line will have waited long enough for one more worker."""
+        if self._line and self._look is None and any(known.state == "off" for known in self._workers.values()):
+            first = next(iter(self._line.values()))
+            due_s = first.queued_at + self.settings.scale_up_after_s - clock.now()
+            self._look = self.send_after(max(0.01, due_s), LookAtLine())
+
+    def _look_at_line(self) -> None:
+        self._look = None
+        states = [known.state for known in self._workers.values()]
+        if self._line and "starting" not in states:
+            waited_s = clock.now() - next(iter(self._line.values())).queued_at
+            extra = next((known for known in self._workers.values() if known.state == "off"), None)
+            if extra is not None and waited_s >= self.settings.scale_up_after_s:
+                events.publish("pool.scaled_up", actor=self.settings.pool, waited_s=round(waited_s, 3))
+                extra.state = "starting"
+                extra.ref.post(Wake())
+                return  # it is looked again when this one is ready
+        self._look_later()
+
+    def _stop_looking(self, _down: Down) -> None:
+        if self._look is not None:
+            self._look.cancel()
 
     def _forget(self, job: Job) -> None:
         if job.asked is not None:
@@ -232,6 +304,8 @@ class PythonPool(Actor):
             self._admission.answered(message)
         elif isinstance(message, Abandoned):
             self._forget(message.job)
+        elif isinstance(message, LookAtLine):
+            self._look_at_line()
         else:
             super().on_receive(message)
 
@@ -263,6 +337,8 @@ class PythonPool(Actor):
             self._shot.discard(news.worker)
             self._idle.append(news.worker)
             self._hand_out()
+        elif news.state == "off":
+            self._look_later()
 
     def on_down(self, down: Down) -> None:
         name = next((name for name, known in self._workers.items() if known.ref is down.ref), None)
@@ -281,10 +357,10 @@ class PythonPool(Actor):
             self._count_death(job.function)
 
     def _none_can_start(self) -> bool:
-        return len(self._problems) >= self.settings.workers
+        return sum(name in self._always_run for name in self._problems) >= self.settings.workers
 
     def _no_worker(self) -> Unavailable:
-        name, problem = next(iter(self._problems.items()))
+        name, problem = next((name, why) for name, why in self._problems.items() if name in self._always_run)
         return Unavailable(
             f"no worker of {self.settings.pool} can start; {name}: {problem}",
             actor=self.settings.pool,
@@ -344,7 +420,7 @@ class PythonPool(Actor):
         now = clock.now()
         return {
             "workers": self.settings.workers,
-            **{state: states.count(state) for state in ("starting", "idle", "busy", "ending")},
+            **{state: states.count(state) for state in STATES},
             "queued": len(self._line),
             "queued_bytes": self._line_bytes,
             "functions": list(self._functions.patterns),

@@ -33,9 +33,13 @@ from actors.workers.job import (
     Run,
     Settings,
     State,
+    Unread,
+    Wake,
+    Wanted,
     WorkerState,
 )
 from actors.workers.process import Exit, WorkerProcess, encode
+from actors.workers.streaming import shown
 from config.secret import redact
 from regrow.protocol.errors import (
     ActorDown,
@@ -105,6 +109,13 @@ class KillNow:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseOverdue:
+    """The generator of this job should have been closed by now."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """Time to look at memory and age."""
 
@@ -131,6 +142,10 @@ class Worker(Actor):
         self._calls = 0
         self._calls_in_all = 0
         self._rss = 0
+        self._is_extra = index > settings.workers
+        self._idle_since = 0.0
+        self._goes_off = False  # the process is being ended because it is not needed
+        self._progress: dict[str, Any] | None = None
         self._lifetime_s = float("inf")
         self._stopping = False
         self._timers: dict[str, clock.Timer] = {}
@@ -138,7 +153,10 @@ class Worker(Actor):
     def on_start(self) -> None:
         # Before anything that may fail: from here on no process can outlive this actor.
         monitor(self.ref, self._after_end)
-        self._spawn()
+        if self._is_extra:
+            self._become("off")
+        else:
+            self._spawn()
         self._set_timer("check", CHECK_S, Check())
 
     def on_receive(self, message: object) -> None:
@@ -150,8 +168,12 @@ class Worker(Actor):
                 self._next.append(job)
                 if self._state == "idle":
                     self._be_idle()
+                elif self._state == "off":
+                    self._spawn()
             case Abandoned(job) if job is self._job:
                 self._kill_call("cancelled" if isinstance(job.promise.error, Cancelled) else "deadline")
+            case Wanted() | Unread() | CloseOverdue():
+                self._serve_reader(message)
             case Check():
                 self._check()
             case Ended(generation, exit) if generation == self._generation:
@@ -160,12 +182,25 @@ class Worker(Actor):
                 self._kill_now()
             case StartOverdue(generation) if generation == self._generation:
                 self._give_up_start()
-            case Announce():
-                self._meet_front()
+            case Announce() | Wake():
+                self._meet_front(is_needed=isinstance(message, Wake))
             case Said() | Abandoned() | Ended() | KillNow() | StartOverdue():
                 pass  # of a process or a job that is no longer ours
             case _:
                 super().on_receive(message)
+
+    def _serve_reader(self, message: Wanted | Unread | CloseOverdue) -> None:
+        job, process = message.job, self._process
+        if job is not self._job or process is None:
+            return  # its stream is over
+        if isinstance(message, Wanted):
+            process.send(encode(child.Pull(job.id, message.most)))
+        elif isinstance(message, Unread):
+            process.send(encode(child.Close(job.id)))
+            self._set_timer("close", self.settings.kill_grace_s, CloseOverdue(job))
+        else:
+            job.promise.reject(Cancelled("the stream was closed by its reader", started="yes"))
+            self._kill_call("cancelled")
 
     # -- the process --------------------------------------------------------------------------------------------------
 
@@ -183,6 +218,7 @@ class Worker(Actor):
         )
         self._process.send(encode(settings.setup))
         self._calls = 0
+        self._goes_off = False
         if settings.max_age_s is not None:
             # Workers that were started together must not all be replaced at once.
             self._lifetime_s = settings.max_age_s * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
@@ -197,8 +233,15 @@ class Worker(Actor):
                 self._be_idle()
         elif isinstance(said, child.SetupFailed):
             self._problem = redact(f"{said.doing} raised {said.error}: {said.message}")
+        elif isinstance(said, child.Progress):
+            # Any thread of the process may report, so a report may come late.
+            if self._job is not None and said.id == self._job.id:
+                self._note_progress(self._job, said)
         elif self._state == "busy" and self._job is not None and said.id == self._job.id:
-            self._finish(self._job, said)
+            if isinstance(said, child.Streaming | child.Items):
+                self._go_on(self._job, said)
+            else:
+                self._finish(self._job, said)
         elif self._state == "busy" and self._process is not None:
             self._process.break_off("answered a call that it was not given, something in it writes to its socket")
 
@@ -207,7 +250,13 @@ class Worker(Actor):
         self._cancel_timer("start")
         self._cancel_timer("kill")
         if self._state == "ending":
-            self._spawn()
+            # Whoever was given to it meanwhile is served by a new process.
+            if self._goes_off and not self._next:
+                self._process = None
+                self._measure(0)
+                self._become("off")
+            else:
+                self._spawn()
             return
         if self._state == "starting":
             self._shot = self._problem is None and exit.code < 0 and exit.violation is None
@@ -248,6 +297,8 @@ class Worker(Actor):
         if self._job is not None:
             settle(self.settings.breaker, self._job, self._outcome_of_kill(reason))
         self._job = None
+        self._progress = None
+        self._cancel_timer("close")
         KILLS.inc(self.settings.pool, reason)
         events.publish("worker.killed", actor=self._name, reason=reason)
         self._end_process(at_once=reason == "memory")
@@ -270,13 +321,37 @@ class Worker(Actor):
         self._job = job
         job.started = job.promise.started = True
         job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        if job.stream is not None:
+            job.stream.begun(self.ref)
+        self._progress = None
         self._job_began_at = clock.now()
         self._become("busy")
         process.send(job.frame)
         job.frame = bytearray()  # it may be megabytes, and a call that has begun is never sent again
 
-    def _finish(self, job: Job, said: child.Returned | child.Raised | child.Declined) -> None:
+    def _note_progress(self, job: Job, report: child.Progress) -> None:
+        self._progress = shown(report)
+        if report.note:
+            self._progress["note"] = redact(report.note)
+        if job.stream is not None:
+            job.stream.reported(report)
+
+    def _go_on(self, job: Job, said: child.Streaming | child.Items) -> None:
+        stream = job.stream
+        if stream is None:
+            if self._process is not None:
+                self._process.break_off("streams though it was not asked to, something in it writes to its socket")
+        elif isinstance(said, child.Streaming):
+            stream.streaming()
+        else:
+            stream.add(said.values, done=said.done)
+            if said.done:
+                self._finish(job, child.Returned(job.id, None))
+
+    def _finish(self, job: Job, said: child.Answer) -> None:
         settings = self.settings
+        self._cancel_timer("close")
+        self._progress = None
         RAN.observe(clock.now() - self._job_began_at, settings.pool)
         # The circuit is about processes: a function that raises, or refuses its arguments, has run as it should.
         settle(settings.breaker, job, "ok")
@@ -328,6 +403,9 @@ class Worker(Actor):
                 self._recycle("memory")
         elif self._state == "idle" and clock.now() - process.started_at > self._lifetime_s:
             self._recycle("max_age")
+        elif self._is_extra and self._state == "idle" and clock.now() - self._idle_since > settings.scale_down_after_s:
+            self._goes_off = True
+            self._recycle("not_needed")
 
     def _measure(self, rss: int) -> None:
         RESIDENT.add(rss - self._rss, self.settings.pool)
@@ -346,6 +424,7 @@ class Worker(Actor):
             "rss_bytes": self._rss,
             "age_s": round(clock.now() - process.started_at, 1) if process is not None else None,
             "function": job.function if job is not None else None,
+            "progress": self._progress,
             "problem": self._problem,
         }
 
@@ -359,6 +438,7 @@ class Worker(Actor):
                 self._begin(job)
                 return
             settle(self.settings.breaker, job, "unknown")
+        self._idle_since = clock.now()
         self._tell_front()
 
     def _become(self, state: State) -> None:
@@ -367,12 +447,15 @@ class Worker(Actor):
             WORKERS.add(-1, pool, self._state)
         WORKERS.add(1, pool, state)
         self._state = state
-        if state in ("starting", "ending"):
+        if state in ("off", "starting", "ending"):
             self._tell_front()
 
-    def _meet_front(self) -> None:
+    def _meet_front(self, *, is_needed: bool) -> None:
+        if is_needed and self._state == "off":
+            self._spawn()
+            return
         # The end of the last front answered its callers; nobody waits for what they had asked for.
-        if self._job is not None and self._job.promise.done and self._state == "busy":
+        if self._job is not None and self._job.is_unwanted and self._state == "busy":
             self._kill_call("cancelled")
         self._tell_front()
 

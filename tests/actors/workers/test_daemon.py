@@ -145,3 +145,10 @@ def test_arrays_pass_over_msgpack_without_loss(client: Client) -> None:
 def test_the_description_names_the_allowed_functions(client: Client) -> None:
     described = client.describe("ml")
     assert "Allowed: faulty:*, statistics:mean" in str(described)
+
+
+def test_a_stream_and_its_progress_pass_over_the_wire(client: Client) -> None:
+    with client.stream("ml", "stream", function="faulty:count_to", args=[1000]) as parts:
+        assert list(parts) == list(range(1000))
+    with client.stream("ml", "stream", function="faulty:report_a_million_times", progress=True) as parts:
+        assert list(parts)[-1] == {"item": "done"}

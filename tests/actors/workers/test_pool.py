@@ -634,7 +634,7 @@ def test_metrics_follow_the_workers(pool: StartPool, tmp_path: Path, happened: E
 
 def test_the_exports_name_what_is_allowed(pool: StartPool) -> None:
     running = pool()
-    assert set(running.plan.exports) == set(running.front.actor.exports) == {"call", "release"}
+    assert set(running.plan.exports) == set(running.front.actor.exports) == {"call", "stream", "release"}
     assert "Allowed: faulty:*, statistics:mean" in running.plan.exports["call"].doc
     with pytest.raises(InvalidArguments):
         running.plan.exports["call"].check({"function": 5})

@@ -16,9 +16,11 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+import regrow_worker  # type: ignore[import-not-found]  # the process itself offers it
 
 LEAKED: list[bytearray] = []
 
@@ -284,6 +286,68 @@ def count_to(number: int) -> Iterator[int]:
 def fail_while_counting() -> Iterator[int]:
     yield 1
     raise ValueError("enough")
+
+
+def count_aloud(number: int) -> Iterator[int]:
+    """Says on stderr what it has made, and when it is closed."""
+    try:
+        for n in range(number):
+            os.write(2, b"made %d\n" % n)
+            yield n
+    finally:
+        os.write(2, b"closed\n")
+
+
+def stall_while_counting() -> Iterator[int]:
+    yield 1
+    time.sleep(60)
+
+
+def stay_open() -> Iterator[int]:
+    try:
+        while True:
+            yield 1
+    finally:
+        time.sleep(60)
+
+
+def blocks(number: int, size: int) -> Iterator[bytes]:
+    for _ in range(number):
+        yield b"b" * size
+
+
+def die_while_counting() -> Iterator[int]:
+    yield 1
+    os._exit(5)
+
+
+def unsendable_item() -> Iterator[object]:
+    yield 1
+    yield object()
+
+
+async def count_later(number: int) -> AsyncIterator[int]:
+    for n in range(number):
+        await asyncio.sleep(0)
+        yield n
+
+
+def report(path: str) -> str:
+    """Reports, waits for the file, and ends."""
+    regrow_worker.progress(1, 4, "loading")
+    wait_for_file(path)
+    regrow_worker.progress(4, 4)
+    return "done"
+
+
+def report_wrongly() -> None:
+    regrow_worker.progress(5, 4)
+
+
+def report_a_million_times() -> Iterator[str]:
+    for n in range(100_000):
+        regrow_worker.progress(n, 100_000)
+    yield "done"
 
 
 async def add_later(a: int, b: int) -> int:
