@@ -133,7 +133,7 @@ def pending(migrations: list[Migration], applied: list[Applied]) -> list[Migrati
     return left
 
 
-def migrate(database: Database, migrations: list[Migration], tell: Callable[[Migration], object]) -> int:
+def apply_pending(database: Database, migrations: list[Migration], tell: Callable[[Migration], object]) -> int:
     """Apply what is pending, telling of each once it is done; return how many. Switches greenlets."""
     count = 0
     for migration in pending(migrations, database.applied()):

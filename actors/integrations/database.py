@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,16 @@ from actors.database import sql
 from actors.database.connection import Connection, ConnectionSettings
 from actors.database.engine import Engine, Setup
 from actors.database.listener import Listener, ListenerSettings
+from actors.database.migrations import (
+    Migration,
+    PostgresMigrations,
+    SqliteMigrations,
+    apply_pending,
+    open_postgres,
+    open_sqlite,
+    pending,
+    read_folder,
+)
 from actors.database.operation import (
     DATA,
     ROWS,
@@ -274,6 +285,34 @@ def plan(name: str, config: Any, context: Context) -> Plan:
     return Plan(children, exports, front.timeout_s)
 
 
+def migrate(
+    name: str, config: DatabaseConfig, context: Context, *, dry_run: bool, tell: Callable[[Migration], object]
+) -> int:
+    """Apply the pending migrations of a database, or with `dry_run` only tell of them; return how many there were.
+
+    Raises `MigrationError`. Switches greenlets.
+    """
+    assert config.migrations is not None
+    migrations = read_folder(config.migrations)
+    opened: AbstractContextManager[PostgresMigrations | SqliteMigrations]
+    if config.is_sqlite:
+        path = _sqlite_path(config, context)
+        if dry_run and not path.exists():  # a look makes no file
+            for migration in migrations:
+                tell(migration)
+            return len(migrations)
+        opened = open_sqlite(path)
+    else:
+        opened = open_postgres(_login(f"{name}/migrate", config, context), float(config.connect_timeout))
+    with opened as database:
+        if not dry_run:
+            return apply_pending(database, migrations, tell)
+        left = pending(migrations, database.applied())
+        for migration in left:
+            tell(migration)
+        return len(left)
+
+
 class _NewEngine:
     """Makes the engine of one connection."""
 
@@ -288,8 +327,7 @@ class _NewEngine:
 
 def _engine(name: str, config: DatabaseConfig, context: Context) -> _NewEngine:
     if config.is_sqlite:
-        path = context.config_dir / Path(config.url.reveal().removeprefix("sqlite:///"))
-        return _NewEngine(SqliteSettings(path, Setup(tuple(config.setup)), config.synchronous))
+        return _NewEngine(SqliteSettings(_sqlite_path(config, context), Setup(tuple(config.setup)), config.synchronous))
     settings = PostgresSettings(
         _login(name, config, context),
         setup=Setup(tuple(config.setup)),
@@ -297,6 +335,10 @@ def _engine(name: str, config: DatabaseConfig, context: Context) -> _NewEngine:
         prepare=config.prepare,
     )
     return _NewEngine(settings)
+
+
+def _sqlite_path(config: DatabaseConfig, context: Context) -> Path:
+    return context.config_dir / Path(config.url.reveal().removeprefix("sqlite:///"))
 
 
 def _login(name: str, config: DatabaseConfig, context: Context) -> PostgresLogin:

@@ -103,7 +103,10 @@ def test_a_password_file_that_is_not_there_is_named(
 @pytest.fixture
 def reading_server() -> Iterator[PostgresServer]:
     """A second server that takes no writes until it is told so, as a standby does."""
-    with PostgresServer(default_transaction_read_only="on") as server:
+    with PostgresServer() as server:
+        with psycopg.connect(server.url(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        server.restart()
         yield server
 
 
@@ -112,9 +115,7 @@ def test_writes_follow_the_primary_when_it_fails_over(
 ) -> None:
     hosts = f"127.0.0.1:{reading_server.port},127.0.0.1:{postgres_server.port}"
     # two servers with one user, each with a password of its own: the standby is given the primary's
-    with psycopg.connect(
-        reading_server.url(), autocommit=True, options="-c default_transaction_read_only=off"
-    ) as admin:
+    with _writing(reading_server) as admin:
         admin.execute(f"ALTER ROLE regrow PASSWORD '{postgres_server.password}'")
     url = f"postgresql://regrow:{postgres_server.password}@{hosts}/postgres?target_session_attrs=read-write"
     database = start_database(url, {"port": PORT, "one": ONE}, pool_size=1, **NO_BREAKER)
@@ -123,10 +124,16 @@ def test_writes_follow_the_primary_when_it_fails_over(
     postgres_server.stop()
     with pytest.raises(ConnectionFailed, match="none of 2 attempts led to a server"):
         database.ask("one")
-    reading_server._settings["default_transaction_read_only"] = "off"  # promoted
+    with _writing(reading_server, postgres_server.password) as admin:  # the standby is promoted
+        admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
     reading_server.restart()
 
     assert database.ask("port") == str(reading_server.port)
+
+
+def _writing(server: PostgresServer, password: str | None = None) -> psycopg.Connection[Any]:
+    options = "-c default_transaction_read_only=off"
+    return psycopg.connect(server.url(), autocommit=True, options=options, password=password or server.password)
 
 
 def test_a_host_that_does_not_answer_costs_its_own_time_only(
