@@ -50,6 +50,10 @@ def _add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--dump", action="store_true", help="print everything in effect, defaults included, secrets hidden"
     )
     check.add_argument("--json", action="store_true", help="print JSON")
+    migrate = commands.add_parser("migrate", parents=[file], help="apply the migrations of the configured databases")
+    migrate.add_argument("database", metavar="NAME", nargs="?", help="only this database")
+    migrate.add_argument("--dry-run", action="store_true", help="list what is pending and change nothing")
+    migrate.add_argument("--json", action="store_true", help="print one line of JSON for each migration")
     init = commands.add_parser("init", help="write a small working project to begin with")
     init.add_argument("folder", metavar="FOLDER", nargs="?", default=".", help="where (default: the current folder)")
     schema = commands.add_parser("schema", help="print the JSON Schema of the configuration, for editors")
@@ -134,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from regrow.cli import local as commands
         elif options.command in ("keys", "conform"):
             from regrow.cli import wire as commands  # type: ignore[no-redef]
+        elif options.command == "migrate":
+            from regrow.cli import migrate as commands  # type: ignore[no-redef]
         else:
             from regrow.cli import remote as commands  # type: ignore[no-redef]
         status: int = getattr(commands, f"do_{options.command}")(options)
