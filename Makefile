@@ -36,9 +36,8 @@ format: .venv/.for-test ## Put the code in order
 	$(BIN)/ruff format .
 
 .PHONY: docs
-docs: .venv/.for-test ## Write docs/configuration.md anew from the code
-	@$(BIN)/regrow schema --markdown > docs/configuration.new
-	@mv docs/configuration.new docs/configuration.md
+docs: .venv/.for-test ## Write the pages of docs that are made from the code
+	@$(BIN)/python -m regrow.reference docs
 
 .PHONY: bench
 bench: .venv/.for-bench ## Measure against the peers and write bench/results (BENCH_ARGS="ask tell" for some of it)
