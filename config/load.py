@@ -193,7 +193,7 @@ def load(
             "missing_file",
             "there is no such file",
             found=str(gateway.curve.secret_key_file),
-            expected="the file with the server's secret key",
+            expected="the file with the server's secret key, which `regrow keys server` makes",
         )
     report.raise_if_any()
     return Config(
