@@ -41,9 +41,14 @@ def assemble(
     *,
     key_rule: KeyRule | None = None,
     accept: str = "application/json, */*;q=0.5",
+    whole_url: bool = False,
 ) -> Plan:
-    """Return the part of the tree for an API with these operations. Never switches."""
-    settings = _settings(name, config, operations, key_rule, accept)
+    """Return the part of the tree for an API with these operations. Never switches.
+
+    `whole_url`: base_url is the one address, to which no path is added.
+    """
+    base_url = config.base_url if whole_url else config.base_url.rstrip("/")
+    settings = _settings(name, config, base_url, operations, key_rule, accept)
     circuit, quota, shelf = CircuitTable(), QuotaTable(), Shelf(config.cache_size)
     if context.redis_url is not None:
         _share(name, config, context.redis_url, circuit, quota)
@@ -126,7 +131,12 @@ def _share(name: str, config: HttpApi, url: Secret, circuit: CircuitTable, quota
 
 
 def _settings(
-    name: str, config: HttpApi, operations: Mapping[str, Operation], key_rule: KeyRule | None, accept: str
+    name: str,
+    config: HttpApi,
+    base_url: str,
+    operations: Mapping[str, Operation],
+    key_rule: KeyRule | None,
+    accept: str,
 ) -> Settings:
     auth_headers, secret_query = _credentials(config.auth)
     own_headers = {key.lower(): value for key, value in config.headers.items()}
@@ -134,7 +144,7 @@ def _settings(
     settings = Settings(
         name=name,
         host=urlsplit(config.base_url).hostname or "",
-        base_url=config.base_url.rstrip("/"),
+        base_url=base_url,
         headers={"accept": accept, **own_headers, **auth_headers},
         secret_query=secret_query,
         operations=operations,

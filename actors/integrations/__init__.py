@@ -5,11 +5,12 @@ Read `actors.seam` first, then any one file of this folder.
 
 from __future__ import annotations
 
-from actors.integrations import database, python, rest
+from actors.integrations import database, graphql, python, rest
 from actors.seam import Context, Integration, Plan
 
 INTEGRATIONS: dict[str, Integration] = {
     "database": database.INTEGRATION,
+    "graphql": graphql.INTEGRATION,
     "python": python.INTEGRATION,
     "rest": rest.INTEGRATION,
 }

@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from actors.integrations import rest
-from actors.seam import Context, Plan
+from actors.seam import Context, Integration, Plan
 from config.load import load_table
 from config.secret import Secret
 from runtime import clock, events
@@ -35,11 +35,18 @@ QUICKLY = {"retries": 3, "base": "5ms", "max": "20ms"}
 class Api:
     """One running API."""
 
-    def __init__(self, name: str, table: Mapping[str, Any], folder: Path, redis_url: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        table: Mapping[str, Any],
+        folder: Path,
+        redis_url: str | None,
+        kind: Integration = rest.INTEGRATION,
+    ) -> None:
         self.name = name
-        config = load_table(rest.Rest, table, folder, environ={"TOKEN": "tok-secret-0123456789"})
+        config = load_table(kind.config, table, folder, environ={"TOKEN": "tok-secret-0123456789"})
         url = None if redis_url is None else Secret(redis_url)
-        self.plan: Plan = rest.plan(name, config, Context(folder, folder, url, "test"))
+        self.plan: Plan = kind.plan(name, config, Context(folder, folder, url, "test"))
         self.supervisor = Supervisor.start(children=self.plan.children, max_restarts=1000, max_seconds=1.0)
 
     @property
