@@ -47,10 +47,12 @@ from gevent.event import Event
 from gevent.util import print_run_info
 
 from actors.integrations import INTEGRATIONS
+from config.errors import ConfigErrors
 from config.json_schema import json_schema
 from config.load import Config, load
 from regrow import systemd
 from regrow.protocol.exits import EX_CONFIG, EX_DRAIN, EX_GAVE_UP, EX_OK, EX_TAKEN
+from regrow.reload import MAX_TOLD, client_changes, new_clients, taken_over, waiting_for_restart
 from regrow.render import render_tree
 from regrow.tree import Tree
 from regrow.version import VERSION
@@ -335,7 +337,32 @@ class Daemon:
         self._stop.set()
 
     def _on_hup(self) -> None:
-        log.line(30, "daemon.reload_refused", "this version does not reload, restart the daemon to apply a new file")
+        systemd.reloading()
+        try:
+            self.reload()
+        finally:
+            systemd.notify("READY=1", f"STATUS=serving {self.config.gateway.bind}")
+
+    def reload(self) -> None:
+        """Load the file again, take over the client keys, and tell of what has to wait. Switches greenlets."""
+        try:
+            new = load_config(self.config.file)
+        except ConfigErrors as errors:
+            for error in errors.errors[:MAX_TOLD]:
+                log.line(40, "daemon.reload_failed", f"nothing was changed, the file is wrong: {error.render()}")
+            return
+        waiting = waiting_for_restart(self.config, new)
+        for key in waiting[:MAX_TOLD]:
+            log.line(30, "daemon.restart_needed", f"{key} was changed, restart the daemon to apply it", key=key)
+        curve = new_clients(self.config, new)
+        changed: dict[str, list[str]] = {}
+        cut: list[str] = []
+        if curve is not None and self.sockets is not None:
+            cut = self.sockets.replace_clients(curve)
+            changed = client_changes(self.config, new)
+            self.config = taken_over(self.config, curve)
+        log.line(20, "daemon.reloaded", f"the client keys of {new.file.name} are in effect", connections_cut=len(cut))
+        events.publish("daemon.reloaded", **changed, connections_cut=len(cut), restart_needed=waiting[:MAX_TOLD])
 
     def _on_usr1(self) -> None:
         """Write the tree and every greenlet's stack to stderr."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 def notify(*lines: str) -> bool:
@@ -19,6 +20,11 @@ def notify(*lines: str) -> bool:
     except OSError:
         return False  # the notification is a courtesy; a daemon whose supervisor is gone still serves
     return True
+
+
+def reloading() -> bool:
+    """Say that a reload begins; READY=1 must follow (sd_notify(3), "RELOADING=1"). Never switches."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def watchdog_s() -> float | None:

@@ -1,4 +1,4 @@
-"""The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|describe|tree|why` with a daemon.
+"""The command line: `regrow run|check|init|schema` on this machine, `regrow ask|tell|stream|events|tree|why` with one.
 
 Read `__init__` (the arguments), `local` (commands on files), `remote` (commands that talk to a daemon), `wire` (key
 pairs, and the test of the protocol), `values` (how `key=value` becomes an argument). Results go to stdout, everything
@@ -78,6 +78,12 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     ask.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the deadline (default: the target's own)")
     ask.add_argument("--idem", metavar="KEY", help="an idempotency key: repeating the ask returns the stored answer")
     commands.add_parser("tell", parents=[where, request], help="send a message without waiting for its work")
+    stream = commands.add_parser("stream", parents=[where, request], help="print the parts of an answer as they come")
+    stream.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="the deadline of the whole stream")
+    heard = commands.add_parser("events", parents=[where], help="print what happens in the daemon until interrupted")
+    heard.add_argument("topics", metavar="TOPIC", nargs="*", help="breaker.opened, breaker.* (default: everything)")
+    heard.add_argument("--since", metavar="NUMBER", type=int, help="begin after this event; 0: all that are kept")
+    heard.add_argument("--count", metavar="N", type=_count, help="end after so many")
     describe = commands.add_parser("describe", parents=[where], help="list actors, their methods and arguments")
     describe.add_argument("target", metavar="TARGET", nargs="?", help="only this actor")
     commands.add_parser("ping", parents=[where], help="tell whether the daemon answers, and its hub's lag")
@@ -115,6 +121,12 @@ def _add_wire(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     conform.add_argument("--server-key", metavar="KEY", help="the server's public key, for CURVE")
     conform.add_argument("--key-file", metavar="FILE", type=Path, help="our own secret key, for CURVE")
     conform.add_argument("--json", action="store_true", help="print one line of JSON for each check")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

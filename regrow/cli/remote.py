@@ -1,4 +1,4 @@
-"""The commands that talk to a running daemon: ask, tell, describe, ping, tree, why."""
+"""The commands that talk to a running daemon: ask, tell, stream, events, describe, ping, tree, why."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from regrow.protocol.exits import EX_FAILED, EX_OK, EX_UNREACHABLE, EX_USAGE
 # A person waits at the terminal: a daemon on this machine answers at once, or is not there.
 CONNECT_TIMEOUT_S = 2.0
 HTTP_TIMEOUT_S = 10.0
+MAX_FACT_CHARS = 120
 MAX_TREE_BYTES = 256 << 20
 IPC_SOCKET = ("ipc", "gateway.sock")
 TOKEN_FILE = "admin.token"
@@ -167,6 +169,56 @@ def do_tell(options: argparse.Namespace) -> int:
         args = _arguments(client, name, method, options.arguments)
         client.tell(name, method, args, ack=True)
     return EX_OK
+
+
+@_guarded
+def do_stream(options: argparse.Namespace) -> int:
+    """Print the parts of an answer, each as it comes; leaving early ends the stream in the daemon."""
+    name, method = _split(options.target)
+    with Place(options).connect() as client:
+        args = _arguments(client, name, method, options.arguments)
+        with client.stream(name, method, args, timeout=options.timeout) as parts:
+            for part in parts:
+                _print_value(part, options.json)
+                sys.stdout.flush()
+    return EX_OK
+
+
+@_guarded
+def do_events(options: argparse.Namespace) -> int:
+    """Print what happens in the daemon, each event as it comes."""
+    if options.since is not None and options.since < 0:
+        raise values.BadArguments(f"--since {options.since} is not the number of an event")
+    with (
+        Place(options).connect() as client,
+        client.subscribe(options.topics or ["*"], since=options.since) as heard,
+    ):
+        for number, event in enumerate(heard, start=1):
+            if options.json:
+                kind = "gap" if isinstance(event, regrow.Gap) else "event"
+                print(msgspec.json.encode({"kind": kind, **msgspec.to_builtins(event)}).decode())
+            else:
+                print(_event_line(event))
+            sys.stdout.flush()
+            if number == options.count:
+                break
+    return EX_OK
+
+
+def _event_line(event: regrow.Event | regrow.Gap) -> str:
+    if isinstance(event, regrow.Gap):
+        return f"-- {'some' if event.lost is None else f'up to {event.lost}'} events were lost here --"
+    at = datetime.fromtimestamp(event.at).astimezone()
+    facts = " ".join(f"{key}={_short(value)}" for key, value in event.fields.items() if key != "traceback")
+    return f"{at:%H:%M:%S}.{at.microsecond // 1000:03} {event.seq:>6} {event.topic}  {facts}".rstrip()
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = " ".join(text.split())
+    if len(text) > MAX_FACT_CHARS:
+        text = f"{text[:MAX_FACT_CHARS]}..."
+    return f'"{text}"' if " " in text or not text else text
 
 
 @_guarded

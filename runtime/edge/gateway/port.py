@@ -8,6 +8,8 @@ again whenever the descriptor signals, or a little later.
 
 from __future__ import annotations
 
+import os
+import socket as sockets
 import struct
 from collections.abc import Callable
 from typing import Any, Final
@@ -56,7 +58,7 @@ class Port:
         max_clients: int,
         max_in_flight: int,
         on_message: Callable[[Peer, Request | Rejected], None],
-        clients_by_name: Callable[[str], KnownClient | None] | None = None,
+        client_of: Callable[[str], KnownClient | None] | None = None,
         server_secret: bytes | None = None,
         zap_domain: bytes = b"",
         may_read: Callable[[], bool],
@@ -69,7 +71,7 @@ class Port:
         self.max_in_flight = max_in_flight
         self.peers: dict[bytes, Peer] = {}
         self._on_message = on_message
-        self._clients_by_name = clients_by_name
+        self._client_of = client_of
         self._may_read = may_read
         self._peers_total = peers_total
         self._by_descriptor: dict[int, set[bytes]] = {}
@@ -152,7 +154,7 @@ class Port:
         user_id, descriptor, address = "", -1, ""
         # ids that ZeroMQ made (they begin with zero) belong to one connection for ever; a client that chose its own
         # may come back with another connection, or, with CURVE, be somebody else who took the same id
-        told = peer is None or self._clients_by_name is not None or route[:1] != b"\x00"
+        told = peer is None or self._client_of is not None or route[:1] != b"\x00"
         if told:
             first = socket.recv(_RECEIVE, copy=False)
             frames.append(first.bytes)
@@ -175,6 +177,8 @@ class Port:
             made = self._new_peer(route, user_id, descriptor, address)
             if isinstance(made, RegrowError):
                 self._refuse_client(route, message, made)
+                if isinstance(made, Unauthorized):
+                    _cut(descriptor, address)
                 return sum(map(len, frames))
             peer = made
         elif told and peer.descriptor != descriptor:
@@ -189,8 +193,8 @@ class Port:
         if self._peers_total() >= self.max_clients:
             return Overloaded(f"{self.max_clients} clients are connected, come back later", retry_after_s=1.0)
         rights, key_name = EVERYTHING, ""
-        if self._clients_by_name is not None:
-            client = self._clients_by_name(user_id)
+        if self._client_of is not None:
+            client = self._client_of(user_id)
             if client is None:
                 return Unauthorized("the client's key is not known any more")
             rights, key_name = client.rights, client.name
@@ -315,6 +319,25 @@ class Port:
         self._blocked.pop(peer, None)
         peer.forget()
 
+    def know_clients_anew(self) -> list[str]:
+        """Give each client the rights of its key as of now; cut those whose key is gone, and return their names.
+
+        Never switches.
+        """
+        if self._client_of is None:
+            return []
+        cut = []
+        self._hear_monitor()  # descriptors of connections that ended may be somebody else's by now
+        for peer in list(self.peers.values()):
+            client = self._client_of(peer.user_id)
+            if client is not None:
+                peer.rights, peer.key_name = client.rights, client.name
+                continue
+            cut.append(peer.key_name)
+            _cut(peer.descriptor, peer.address)
+            self._forget(peer)
+        return cut
+
     def forget_idle(self) -> None:
         """Let go of peers that have not been heard for long and wait for nothing. Never switches."""
         limit = clock.now() - IDLE_PEER_S
@@ -351,6 +374,16 @@ def _monitor_of(context: zmq.Context[Any], socket: zmq.Socket[Any]) -> zmq.Socke
     monitor.setsockopt(zmq.RCVHWM, 0)
     monitor.connect(address)
     return monitor
+
+
+def _cut(descriptor: int, address: str) -> None:
+    """End one connection of a ROUTER, for which ZeroMQ has no call: its socket is shut down, and ZeroMQ hears that."""
+    try:
+        with sockets.socket(fileno=os.dup(descriptor)) as connection:
+            if str(connection.getpeername()[0]).endswith(address):  # else the descriptor is another connection's by now
+                connection.shutdown(sockets.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended by itself
 
 
 def _text(frame: zmq.Frame, name: str) -> str:

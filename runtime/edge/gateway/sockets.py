@@ -18,6 +18,7 @@ from typing import Any, Final
 import zmq
 from gevent import get_hub
 
+from config.schema import Curve
 from config.schema import Gateway as GatewayConfig
 from regrow.protocol.errors import DeadlineExceeded
 from regrow.protocol.frames import Rejected, Request
@@ -137,14 +138,29 @@ class GatewaySockets:
         else:
             assert self._context is not None
             secret = _secret_key(curve.secret_key_file)
-            by_key = known_clients(curve)
-            self._known = {client.name: client for client in by_key.values()}
-            self._zap = Zap(self._context, by_key)
-            port = self._port("curve", server_secret=secret, zap_domain=DOMAIN, clients_by_name=self._known.get)
+            self._known = known_clients(curve)
+            self._zap = Zap(self._context, self._known)
+            port = self._port("curve", server_secret=secret, zap_domain=DOMAIN, client_of=self._client_of)
         for endpoint in self.config.bind:
             if curve is None and not endpoint.is_loopback and not self.config.allow_insecure_bind:
                 raise BindFailed(endpoint, "it is open to other machines and there is no [gateway.curve]")
             self._bind(port, str(endpoint))
+
+    def _client_of(self, user_id: str) -> KnownClient | None:
+        return self._known.get(user_id)
+
+    def replace_clients(self, curve: Curve) -> list[str]:
+        """Know these client keys from now on, with what each may reach; cut the connections of keys that are gone.
+
+        Returns the names of the clients that were cut. Raises ValueError without CURVE. Never switches.
+        """
+        if self._zap is None:
+            raise ValueError("the gateway was opened without curve")
+        self._known = self._zap.clients = known_clients(curve)
+        cut = []
+        for port in self._ports:
+            cut += port.know_clients_anew()
+        return cut
 
     def _port(self, name: str, **options: Any) -> Port:
         assert self._context is not None

@@ -22,6 +22,7 @@ from runtime.edge.gateway.rights import Rights
 ADDRESS: Final = "inproc://zeromq.zap.01"
 #: without a domain ZeroMQ would not ask us at all (RFC 27)
 DOMAIN: Final = b"regrow"
+KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,18 @@ class KnownClient:
     rights: Rights
 
 
-def known_clients(curve: Curve) -> dict[bytes, KnownClient]:
-    """Return the clients of the configuration by their raw public key. Never switches."""
-    return {
-        z85.decode(client.public_key.encode()): KnownClient(client.name, Rights(client.allow))
-        for client in curve.clients
-    }
+def known_clients(curve: Curve) -> dict[str, KnownClient]:
+    """Return the clients of the configuration by their public key as it stands there. Never switches."""
+    return {client.public_key: KnownClient(client.name, Rights(client.allow)) for client in curve.clients}
 
 
 class Zap:
-    """The handler of one context; `clients` may be replaced while it runs."""
+    """The handler of one context; `clients`, by public key, may be replaced while it runs.
 
-    def __init__(self, context: zmq.Context[Any], clients: Mapping[bytes, KnownClient]) -> None:
+    The user id of a connection is its public key, so that a client whose key was replaced is not taken for the old one.
+    """
+
+    def __init__(self, context: zmq.Context[Any], clients: Mapping[str, KnownClient]) -> None:
         self.clients = clients
         self._socket = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -73,10 +74,10 @@ class Zap:
         _version, request_id, _domain, address, _identity, mechanism, *credentials = frames
         if mechanism != b"CURVE" or len(credentials) != 1:
             return self._refuse(request_id, "no_curve", address)
-        client = self.clients.get(credentials[0])
-        if client is None:
+        key: bytes = z85.encode(credentials[0]) if len(credentials[0]) == KEY_BYTES else b""
+        if key.decode() not in self.clients:
             return self._refuse(request_id, "unknown_key", address)
-        return [b"1.0", request_id, b"200", b"OK", client.name.encode(), b""]
+        return [b"1.0", request_id, b"200", b"OK", key, b""]
 
     def _refuse(self, request_id: bytes, reason: str, address: bytes) -> list[bytes]:
         counters.STRANGERS.inc(reason)

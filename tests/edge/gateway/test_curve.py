@@ -156,3 +156,85 @@ def test_a_file_that_holds_no_key_is_named(state_dir: Path, text: str) -> None:
 )
 def test_rights_follow_the_allow_list(allow: list[str], target: str, method: str, may: bool) -> None:
     assert Rights(allow).may(target, method) is may
+
+
+def second_client(curve: Curve, name: str, allow: list[str]) -> tuple[CurveClient, bytes, bytes]:
+    public, secret = zmq.curve_keypair()
+    return CurveClient(name=name, public_key=public.decode(), allow=allow), public, secret
+
+
+def test_clients_may_be_replaced_while_it_runs_and_removed_ones_are_cut(state_dir: Path) -> None:
+    curve, keys = curve_config(state_dir, ["probe"])
+    added, public, secret = second_client(curve, "added", ["probe.add"])
+    with wire_on(state_dir, curve=curve) as wire, Raw(wire.tcp, keys=keys) as removed:
+        removed.ask("wait", id=b"waits")
+        wire.actor.entered.wait()
+        strangers = counters.STRANGERS.value("unknown_key")
+        disconnects = counters.DISCONNECTS.value()
+        new = Curve(secret_key_file=curve.secret_key_file, clients=[added])
+        assert wire.sockets.replace_clients(new) == ["billing"]
+        eventually(lambda: counters.DISCONNECTS.value() > disconnects)
+        # the client's socket comes back by itself, and is a stranger now
+        eventually(lambda: counters.STRANGERS.value("unknown_key") > strangers)
+        assert wire.sockets.service.in_flight == 0
+        wire.actor.gate.set()
+        with Raw(wire.tcp, keys=(keys[0], public, secret)) as client:
+            client.ask("add", {"a": 1})
+            assert client.reply() == 2
+        assert removed.is_silent()
+        assert not {peer for peer in wire.sockets.peers() if peer.key_name == "billing"}
+
+
+def test_a_client_that_stays_keeps_its_connection_and_gets_its_new_rights(guarded: tuple[Wire, Keys]) -> None:
+    wire, keys = guarded
+    with Raw(wire.tcp, keys=keys) as client:
+        client.ask("echo", {"value": 1})
+        assert client.error()["code"] == "forbidden"
+        (peer,) = wire.sockets.peers()
+        curve = wire.sockets.config.curve
+        assert curve is not None
+        renamed = CurveClient(name="renamed", public_key=curve.clients[0].public_key, allow=["probe.echo"])
+        assert wire.sockets.replace_clients(Curve(secret_key_file=curve.secret_key_file, clients=[renamed])) == []
+        client.ask("echo", {"value": 1})
+        assert client.reply() == 1
+        client.ask("add", {"a": 1})
+        assert client.error()["code"] == "forbidden"
+        assert wire.sockets.peers() == [peer]
+        assert peer.key_name == "renamed"
+
+
+def test_a_client_with_a_new_key_is_not_taken_for_the_old_one(guarded: tuple[Wire, Keys]) -> None:
+    wire, keys = guarded
+    curve = wire.sockets.config.curve
+    assert curve is not None
+    rotated, public, secret = second_client(curve, "billing", ["probe.add"])
+    with Raw(wire.tcp, keys=keys) as old:
+        old.ask("add", {"a": 1})
+        assert old.reply() == 2
+        config = Curve(secret_key_file=curve.secret_key_file, clients=[rotated])
+        assert wire.sockets.replace_clients(config) == ["billing"]
+        with Raw(wire.tcp, keys=(keys[0], public, secret)) as new:
+            new.ask("add", {"a": 2})
+            assert new.reply() == 3
+            assert old.is_silent()
+            assert len(wire.sockets.peers()) == 1
+
+
+def test_a_connection_that_had_said_nothing_is_cut_at_its_first_word(guarded: tuple[Wire, Keys]) -> None:
+    wire, keys = guarded
+    curve = wire.sockets.config.curve
+    assert curve is not None
+    with Raw(wire.tcp, keys=keys) as quiet:
+        quiet.request("PING")
+        quiet.receive()
+        wire.sockets._ports[1]._forget(wire.sockets.peers()[0])  # as if it had never said a word
+        wire.sockets.replace_clients(Curve(secret_key_file=curve.secret_key_file, clients=[]))
+        before = counters.DISCONNECTS.value()
+        quiet.request("PING")
+        eventually(lambda: counters.DISCONNECTS.value() > before)
+        assert not wire.sockets.peers()
+
+
+def test_without_curve_there_are_no_clients_to_replace(wire: Wire, state_dir: Path) -> None:
+    with pytest.raises(ValueError, match="without curve"):
+        wire.sockets.replace_clients(Curve(secret_key_file=state_dir / "x"))
