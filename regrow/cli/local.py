@@ -77,5 +77,5 @@ def do_schema(options: argparse.Namespace) -> int:
     from regrow import daemon
 
     schema = daemon.configuration_schema()
-    print(reference(schema) if options.markdown else json.dumps(schema, indent=2))
+    print(reference(schema) if options.markdown else json.dumps(schema, indent=2) + "\n", end="")
     return EX_OK
