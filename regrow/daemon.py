@@ -64,6 +64,7 @@ from runtime.edge.gateway import Drain, Gateway, GatewaySockets
 from runtime.edge.gateway.service import Identity
 from runtime.edge.health import Health
 from runtime.edge.http import Http
+from runtime.edge.http_integrations import add_integration_routes
 from runtime.edge.http_routes import builtin_routes
 from runtime.edge.http_sys import add_sys_routes
 from runtime.edge.metrics import Metrics
@@ -210,6 +211,7 @@ class Daemon:
         metrics = Metrics(self.snapshot, version=VERSION)
         routes = builtin_routes(self.health, metrics, self.snapshot)
         add_sys_routes(routes, lambda: self.root)
+        add_integration_routes(routes, self.tree.directory)
         doors = [
             ChildSpec("gateway", Gateway, args=(sockets,), name="gateway", measured=True),
             ChildSpec(

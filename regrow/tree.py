@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from actors.hosted.process import ProcessActor
+from actors.hosted.thread import ThreadActor
 from actors.seam import Context, Integration, Plan
 from config.load import Config
 from config.schema import ActorEntry, Supervised
@@ -46,7 +48,7 @@ class Tree:
         self._entries: dict[str, list[ChildSpec]] = {"integrations": [], "actors": []}
         for name, entry in config.integrations.items():
             plan = integrations[entry.type].plan(name, entry.config, context)
-            self._add_integration(name, entry.config, plan)
+            self._add_integration(name, entry.type, entry.config, plan)
         for name, actor in config.actors.items():
             self._add_actor(name, actor, config.classes[name])
 
@@ -66,7 +68,7 @@ class Tree:
         """Return the entries that cannot be reached now, each with its state. Never switches."""
         return {entry.name: entry.state for entry in self.directory.entries() if entry.ref is None}
 
-    def _add_integration(self, name: str, config: Any, plan: Plan) -> None:
+    def _add_integration(self, name: str, kind: str, config: Any, plan: Plan) -> None:
         for child in plan.children:
             child.measured = True
             child.backoff = child.backoff or backoff_of(config)
@@ -75,20 +77,21 @@ class Tree:
             if child.name == name:
                 child.exports = plan.exports
                 where = partial(self._where, ["integrations", name, str(child.id)])
-                self.directory.add(Entry(name, "integration", plan.exports, plan.timeout_s, where))
+                self.directory.add(Entry(name, "integration", plan.exports, plan.timeout_s, where, type=kind))
         self._entries["integrations"].append(entry_spec(name, config, plan.children))
 
     def _add_actor(self, name: str, entry: ActorEntry, actor_class: Any) -> None:
         exports = exports_of(actor_class)
         timeout_s = float(entry.timeout) if entry.timeout is not None else actor_class.timeout or DEFAULT_TIMEOUT_S
+        start, kwargs = front_of(entry, actor_class)
         child = ChildSpec(
             name,
-            actor_class,
-            kwargs=entry.args,
+            start,
+            kwargs=kwargs,
             name=name,
             restart=entry.restart,
             shutdown=entry.shutdown if isinstance(entry.shutdown, str) else float(entry.shutdown),
-            mailbox=entry.mailbox,
+            mailbox=actor_class.mailbox if entry.mailbox is None else entry.mailbox,
             timeout_s=timeout_s,
             backoff=backoff_of(entry),
             measured=True,
@@ -101,6 +104,15 @@ class Tree:
 
     def _where(self, labels: list[str]) -> ChildFacts | None:
         return None if self.root is None else find_facts(self.root, labels)
+
+
+def front_of(entry: ActorEntry, actor_class: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the class that is started for a configured actor, and its arguments. Never switches."""
+    if entry.run_in == "process":
+        return ProcessActor, {"actor_class": entry.class_, "args": entry.args, "exports": exports_of(actor_class)}
+    if entry.run_in == "thread":
+        return ThreadActor, {"actor_class": actor_class, "args": entry.args}
+    return actor_class, entry.args
 
 
 def entry_spec(name: str, config: Supervised, children: Sequence[ChildSpec]) -> ChildSpec:

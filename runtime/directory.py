@@ -18,7 +18,7 @@ from runtime.ref import RETRY_AFTER_S, Ref
 class Entry:
     """One configured name: its exports, the default deadline of a request, and the living actor behind it."""
 
-    __slots__ = ("_where", "exports", "kind", "name", "timeout_s")
+    __slots__ = ("_where", "exports", "kind", "name", "timeout_s", "type")
 
     def __init__(
         self,
@@ -27,9 +27,12 @@ class Entry:
         exports: Mapping[str, Exported],
         timeout_s: float,
         where: Callable[[], ChildFacts | None],
+        *,
+        type: str | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
+        self.type = type or kind
         self.exports = exports
         self.timeout_s = timeout_s
         self._where = where

@@ -32,7 +32,7 @@ from regrow.protocol.errors import (
     RegrowError,
     Unavailable,
 )
-from runtime import clock
+from runtime import clock, telemetry
 from runtime.actor import Actor
 from runtime.exports import Exported
 from runtime.messages import Call
@@ -290,6 +290,8 @@ class Pool(Actor):
             slot = self._free()
             if slot is not None:
                 line.popleft()
+                if not job.returns:
+                    telemetry.began(self.settings.name, job.operation.name)
                 self._give(slot, job, now)
             elif now - job.queued_at >= patience_s:
                 line.popleft()
@@ -333,7 +335,9 @@ class Pool(Actor):
             except RegrowError as found:
                 error = found
         metrics.OPERATIONS.inc(settings.name, job.operation.name, _outcome(error))
-        metrics.SECONDS.observe(clock.now() - job.queued_at, settings.name, job.operation.name)
+        took_s = clock.now() - job.queued_at
+        metrics.SECONDS.observe(took_s, settings.name, job.operation.name)
+        telemetry.ended(settings.name, job.operation.name, took_s, error)
         if error is not None:
             job.promise.reject(error)
         elif not job.promise.resolve(value) and isinstance(value, RowStream):

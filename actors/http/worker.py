@@ -30,7 +30,7 @@ from regrow.protocol.errors import (
     TooLarge,
     UpstreamError,
 )
-from runtime import clock
+from runtime import clock, telemetry
 from runtime.actor import Actor
 from runtime.messages import WithHeader
 from runtime.names import whereis
@@ -151,10 +151,13 @@ class Worker(Actor):
         settings, operation = self._settings, job.operation
         doing = settings.doing(operation)
         outcome = "cancelled"
+        failure: RegrowError | None = None
         began = clock.now()
+        telemetry.began(settings.name, operation.name)
         try:
             done = self._exchanged(job, current, began, doing)
         except TimedOut as error:
+            failure = error
             if current.own_limit:
                 outcome = "timeout"
                 raise
@@ -164,13 +167,16 @@ class Worker(Actor):
             ) from error
         except RegrowError as error:
             outcome = error.code if error.code in OUTCOMES else "failed"
+            failure = error
             raise
         else:
             outcome = "ok"
             return done
         finally:
             REQUESTS.inc(settings.name, operation.name, outcome)
-            REQUEST_SECONDS.observe(clock.now() - began, settings.name, operation.name)
+            took_s = clock.now() - began
+            REQUEST_SECONDS.observe(took_s, settings.name, operation.name)
+            telemetry.ended(settings.name, operation.name, took_s, failure, outcome=outcome)
 
     def _exchanged(self, job: Job, current: Try, began: float, doing: str) -> _Done:
         """Send, and say what came back means; a body that is not what it says counts against the peer."""

@@ -51,7 +51,7 @@ from regrow.protocol.errors import (
     RegrowError,
     TooLarge,
 )
-from runtime import clock, events
+from runtime import clock, events, telemetry
 from runtime.actor import Actor
 from runtime.names import whereis
 from runtime.reasons import Crashed
@@ -296,6 +296,7 @@ class Worker(Actor):
     def _kill_call(self, reason: str) -> None:
         if self._job is not None:
             settle(self.settings.breaker, self._job, self._outcome_of_kill(reason))
+            self._tell_end(self._job)
         self._job = None
         self._progress = None
         self._cancel_timer("close")
@@ -325,6 +326,7 @@ class Worker(Actor):
             job.stream.begun(self.ref)
         self._progress = None
         self._job_began_at = clock.now()
+        telemetry.began(self.settings.pool, job.function)
         self._become("busy")
         process.send(job.frame)
         job.frame = bytearray()  # it may be megabytes, and a call that has begun is never sent again
@@ -368,7 +370,11 @@ class Worker(Actor):
             job.promise.reject(
                 _DECLINED[said.code](redact(said.message), started="yes" if said.started else "no", actor=settings.pool)
             )
+        self._tell_end(job)
         self._state_after_call(out_of_memory)
+
+    def _tell_end(self, job: Job) -> None:
+        telemetry.ended(self.settings.pool, job.function, clock.now() - self._job_began_at, job.promise.error)
 
     def _state_after_call(self, out_of_memory: bool) -> None:
         settings = self.settings
@@ -512,6 +518,7 @@ class Worker(Actor):
             settle(self.settings.breaker, job, "failed" if isinstance(down.reason, Crashed) else "unknown")
         if job is not None and job.started and not job.promise.done:
             job.promise.reject(self._actor_down(job, down))
+            self._tell_end(job)
 
     def _actor_down(self, job: Job, down: Down) -> ActorDown:
         reason = down.reason
