@@ -71,9 +71,9 @@ def test_a_crash_is_told_without_its_text(caller: Caller) -> None:
 def test_the_deadline_is_kept_by_the_daemon(caller: Caller) -> None:
     began = time.monotonic()
     with pytest.raises(regrow.DeadlineExceeded) as caught:
-        caller.ask("conform", "wait", {"seconds": 0.6}, timeout_s=0.1)
+        caller.ask("conform", "wait", {"seconds": 1.5}, timeout_s=0.1)
     assert caught.value.started == "yes"
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 1.4
     caller.ask("conform", "echo", {})  # once the handler has ended
 
 

@@ -112,7 +112,7 @@ def test_without_uv_python_makes_the_environment(machine: Machine) -> None:
     assert machine.make(".venv/.for-test").returncode == 0
     uses = machine.uses()
     assert uses[0] == "python -m venv .venv"
-    assert uses[-1].endswith("--constraint constraints.txt --no-build-isolation --editable .[demo,dev]")
+    assert uses[-1].endswith("--constraint constraints.txt --no-build-isolation --editable .[demo,dev,fuzz]")
 
 
 def test_a_python_without_venv_is_helped_by_virtualenv(machine: Machine) -> None:
