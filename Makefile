@@ -43,6 +43,13 @@ docs: .venv/.for-test ## Write the pages of docs that are made from the code
 bench: .venv/.for-bench ## Measure against the peers and write bench/results (BENCH_ARGS="ask tell" for some of it)
 	@if [ -d bench ]; then exec $(BIN)/python -m bench --save $(BENCH_ARGS); else echo "no bench folder: nothing to measure"; fi
 
+.PHONY: peers
+peers: .venv/peers/.done ## Install the servers of others that some HTTP tests talk to; without them those are skipped
+
+.venv/peers/.done: tests/support/foreign/requirements.txt .venv/.for-test
+	@$(BIN)/python -m tests.support.peers_environment
+	@touch $@
+
 .PHONY: pins
 pins: .venv/.for-test ## Renew constraints.txt within the ranges of pyproject.toml (needs uv)
 	@{ grep '^#' constraints.txt; echo setuptools | uv pip compile --quiet --upgrade --universal \

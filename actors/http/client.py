@@ -136,8 +136,10 @@ class _Connection(HTTPConnection):
 class _SecureConnection(_Connection, HTTPSConnection):
     def _tunnel(self) -> None:
         # What is said to a proxy is no part of the request.
-        super()._tunnel()
-        _wire.sent = False
+        try:
+            super()._tunnel()
+        finally:
+            _wire.sent = False
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):

@@ -20,7 +20,7 @@ from runtime import clock
 Sign = Callable[[Request], Request]
 NEEDS_BOTOCORE = "needs the package botocore: install regrow[aws]"
 
-_PLACE = re.compile(r"\{([a-z_]*)\}")
+_PLACE = re.compile(r"\{([a-z0-9_]*)\}")
 PLACES = frozenset({"body", "body_sha256", "host", "method", "path", "query", "timestamp"})
 
 

@@ -104,6 +104,10 @@ class TokenKeeper(Actor):
         """Make the series exist."""
         declare(self._integration)
 
+    def on_stop(self) -> None:
+        """Close the idle connections."""
+        self._client.close()
+
     def on_receive(self, message: object) -> Token:
         """Return the token, a new one when need be. Switches greenlets."""
         if not isinstance(message, NewToken):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regrow.protocol.errors import DecodeError, InvalidArguments, RateLimited, UpstreamError
+from regrow.protocol.errors import DecodeError, InvalidArguments, RateLimited, RegrowError, UpstreamError
 from tests.actors.graphql.conftest import REPOS, STAR
 from tests.actors.rest.conftest import QUICKLY, Start
 from tests.support.http_peer import HttpPeer
@@ -99,7 +99,7 @@ def test_a_partial_answer_is_not_kept(graph: Start, http_peer: HttpPeer) -> None
     ],
 )
 def test_errors_without_data_are_told_apart(
-    graph: Start, http_peer: HttpPeer, error: Any, kind: type[UpstreamError], retryable: bool
+    graph: Start, http_peer: HttpPeer, error: Any, kind: type[RegrowError], retryable: bool
 ) -> None:
     http_peer.reply("*", json={"data": None, "errors": [error]}, headers={"Retry-After": "9"})
     with pytest.raises(kind) as caught:
