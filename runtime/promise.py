@@ -51,6 +51,8 @@ class Promise:
 
     __slots__ = ("callback", "deadline", "done", "error", "on_abandon", "owner", "started", "timer", "value", "waiter")
 
+    is_letter = False  # nobody waits for the answer, somebody only wants to know when the work is over
+
     def __init__(self, *, deadline: float | None = None, callback: Callable[[Promise], object] | None = None) -> None:
         self.waiter: Any = None
         self.callback = callback

@@ -606,6 +606,7 @@ class Ref(pykka.ActorRef[Any]):
             elif message.__class__ is StopRequest:
                 promise.resolve(True)
             else:
+                letters += promise.is_letter
                 promise.reject(self.unavailable())
         if letters:
             events.publish("messages.lost", actor=self.name or self.path, count=letters, reason="actor_died")

@@ -160,7 +160,7 @@ def test_the_clients_own_timeout_is_the_default(wire: Wire) -> None:
 
 
 def test_nobody_there_is_said_in_time_and_never_started() -> None:
-    with regrow.connect(f"tcp://127.0.0.1:{free_port()}", connect_timeout=0.1) as client:
+    with regrow.connect(f"tcp://127.0.0.1:{free_port()}", connect_timeout=0.5) as client:
         began = time.monotonic()
         with pytest.raises(regrow.ConnectionFailed, match="cannot reach a daemon at tcp") as caught:
             client.ask("probe", "count")
@@ -253,7 +253,7 @@ def test_an_idem_key_is_not_repeated_to_another_incarnation(wire: Wire, relay: R
 
 
 def test_an_idem_key_whose_daemon_stays_away_leaves_started_unknown(wire: Wire, relay: Relay) -> None:
-    with regrow.connect(relay.endpoint, connect_timeout=0.1) as client:
+    with regrow.connect(relay.endpoint, connect_timeout=0.5) as client:
         asking = gevent.spawn(client.ask, "probe", "wait", idem="k")
         wire.actor.entered.wait()
         relay.accepting = False

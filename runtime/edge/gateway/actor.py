@@ -10,9 +10,10 @@ from runtime.edge.gateway.sockets import GatewaySockets
 
 
 class Drain:
-    """The message that makes the gateway refuse new work; the answer comes once no ask is left in flight.
+    """The message that makes the gateway refuse new work; the answer comes once none is left: asks, told messages, and
+    idem work whose askers are gone.
 
-    Work in flight has `timeout_s` seconds, then it is answered with cancelled. The answer is how many those were.
+    Work in flight has `timeout_s` seconds, then its asks are answered with cancelled. The answer is how much was left.
     """
 
     __slots__ = ("timeout_s",)
@@ -39,7 +40,7 @@ class Gateway(Actor):
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, Drain):
             self._sockets.begin_drain(message.timeout_s)
-            self._sockets.wait_for_asks(message.timeout_s)
+            self._sockets.wait_for_work(message.timeout_s)
             left = self._sockets.end_what_is_left()
             self._sockets.flush(1.0)
             return left

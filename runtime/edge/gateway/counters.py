@@ -8,6 +8,7 @@ from runtime.measure import Counter, Gauge
 
 CLIENTS = Gauge("wire_clients", "clients with a connection that has sent something")
 IN_FLIGHT = Gauge("wire_requests_in_flight", "asks that were read and not answered yet")
+TOLD = Gauge("wire_tells_in_flight", "messages of TELL whose work is queued or going on")
 OUTBOX_BYTES = Gauge("wire_outbox_bytes", "answers that wait for their client to read")
 REQUESTS = Counter("wire_requests_total", "messages of clients, by op; those that are none count as invalid", ("op",))
 ANSWERS = Counter("wire_answers_total", "answers made, by op", ("op",))

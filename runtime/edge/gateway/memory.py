@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from regrow.protocol.errors import Conflict, Overloaded
+from regrow.protocol.errors import Conflict, Overloaded, RegrowError
 from runtime import clock
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ class IdemMemory:
 
     def __len__(self) -> int:
         return len(self._pending) + len(self._answered)
+
+    @property
+    def orphans(self) -> int:
+        """How many works under way have nobody left who waits for them."""
+        return sum(not entry.waiting for entry in self._pending.values())
+
+    def abandon_orphans(self, error: RegrowError) -> None:
+        """Give up the work that nobody waits for. Never switches."""
+        for entry in [entry for entry in self._pending.values() if not entry.waiting]:
+            if entry.promise is not None:
+                entry.promise.abandon(error)
 
     def find(self, key: Key, digest: bytes) -> Remembered | None:
         """Return what is known of this key; raises `Conflict` when it was used for another body. Never switches."""

@@ -27,6 +27,7 @@ from regrow.protocol.errors import (
     InvalidArguments,
     NotFound,
     Overloaded,
+    Refused,
     RegrowError,
     TooLarge,
 )
@@ -72,6 +73,14 @@ class Identity:
     http: str | None = None
 
 
+class Told(Promise):
+    """The promise of a TELL: a drain waits for its work, and nobody for its answer."""
+
+    __slots__ = ()
+
+    is_letter = True
+
+
 class Service:
     """The ops of the wire over one directory; the state of connections lives in their peers."""
 
@@ -97,7 +106,8 @@ class Service:
         self.feed = Feed()
         self.draining = False
         self.in_flight = 0
-        self.all_answered: Promise | None = None
+        self.told = 0  # messages of TELL that are queued or at work
+        self.all_done: Promise | None = None
         self._descriptions: WeakKeyDictionary[Exported, dict[str, Any]] = WeakKeyDictionary()
         self._ops: dict[str, Callable[[Peer, Request], None]] = {
             "HELLO": self._on_hello,
@@ -246,6 +256,7 @@ class Service:
 
         def settled(promise: Promise) -> None:
             remembered.settle(self.outcome_of(promise, header.to, ref, header.codec))
+            self.look_whether_done()
 
         found.promise = Promise(deadline=deadline, callback=settled)
         ref.request(Call(header.method, args), found.promise)
@@ -259,8 +270,22 @@ class Service:
         """Count an answered ask; the last one ends the wait of the drain. Never switches."""
         self.in_flight -= 1
         counters.IN_FLIGHT.add(-1)
-        if self.in_flight == 0 and self.all_answered is not None:
-            self.all_answered.resolve()
+        self.look_whether_done()
+
+    @property
+    def work(self) -> int:
+        """How much there is that a drain waits for: asks, told messages, and idem work whose askers are gone."""
+        return self.in_flight + self.told + self.memory.orphans
+
+    def look_whether_done(self) -> None:
+        """End the wait of the drain when nothing is left to wait for. Never switches."""
+        if self.all_done is not None and self.work == 0:
+            self.all_done.resolve()
+
+    def _told_is_over(self, _promise: Promise) -> None:
+        self.told -= 1
+        counters.TOLD.add(-1)
+        self.look_whether_done()
 
     def _joined_too_long(self, ask: Ask) -> None:
         work = ask.remembered.promise if ask.remembered is not None else None
@@ -278,7 +303,12 @@ class Service:
         ref = entry.ref
         if ref is None:
             raise entry.unavailable()
-        ref.tell(Call(header.method, args))
+        told = Told(callback=self._told_is_over)
+        self.told += 1
+        counters.TOLD.add(1)
+        ref.request(Call(header.method, args), told)
+        if isinstance(told.error, Refused) and not told.started:
+            raise told.error  # it did not get into the mailbox
         if message.is_answered:
             peer.send("ACK", message.id, None, None, message.envelope)
 
@@ -440,7 +470,11 @@ class Service:
         ask.stop(Cancelled("the connection of the caller ended", started="yes" if ask.started else "no"))
 
     def end_what_is_left(self, asks: list[Ask]) -> None:
-        """Answer with cancelled, started as known: the drain is over. Never switches."""
+        """Answer with cancelled, started as known, and give up what nobody waits for: the drain is over.
+
+        Never switches.
+        """
+        self.memory.abandon_orphans(Cancelled("the daemon stops and did not wait any longer", started="unknown"))
         for ask in asks:
             error = Cancelled("the daemon stops and did not wait any longer", started="yes" if ask.started else "no")
             if ask.remembered is not None and ask.remembered.promise is not None:

@@ -255,6 +255,7 @@ class GatewaySockets:
             "endpoints": list(self.endpoints),
             "clients": len(peers),
             "in_flight": sum(len(peer.asks) for peer in peers),
+            "told": self.service.told,
             "outbox_bytes": sum(peer.outbox_bytes for peer in peers),
             "subscriptions": len(self.service.feed),
             "remembered": len(self.service.memory),
@@ -274,24 +275,27 @@ class GatewaySockets:
             if peer.is_dealer:
                 peer.send("BYE", b"", {"grace_ms": round(grace_s * 1000)})
 
-    def wait_for_asks(self, limit_s: float) -> int:
-        """Wait until no ask is in flight, at most `limit_s` seconds; return how many are left. Switches greenlets."""
+    def wait_for_work(self, limit_s: float) -> int:
+        """Wait until no ask is in flight, no told message is queued or worked on, and no idem work goes on.
+
+        At most `limit_s` seconds; returns how much is left. Switches greenlets.
+        """
         service = self.service
-        if service.in_flight:
-            service.all_answered = Promise()
+        if service.work:
+            service.all_done = Promise()
             try:
-                service.all_answered.wait(limit_s)
+                service.all_done.wait(limit_s)
             except DeadlineExceeded:
                 pass
             finally:
-                service.all_answered = None
-        return service.in_flight
+                service.all_done = None
+        return service.work
 
     def end_what_is_left(self) -> int:
-        """Answer every ask that is left with cancelled; return how many there were. Never switches."""
-        asks = self.asks()
-        self.service.end_what_is_left(asks)
-        return len(asks)
+        """Answer every ask that is left with cancelled; return how much work was left. Never switches."""
+        left = self.service.work
+        self.service.end_what_is_left(self.asks())
+        return left
 
     def flush(self, limit_s: float) -> bool:
         """Wait until every answer was given to ZeroMQ, at most `limit_s` seconds. Switches greenlets."""

@@ -2,6 +2,10 @@
 
 Nothing is pulled from the actor without credit, nor while answers wait in the client's outbox, so a slow client holds
 at most one batch here and never blocks the actor. A stream whose client gives no credit for IDLE_S seconds is ended.
+
+`deadline_ms` bounds the whole stream; without it only the daemon's longest deadline does. Each pull has the target's
+own timeout as well, so a stream may last long but no single part may. When the actor dies between two pulls the client
+hears so at once, not at its next CREDIT.
 """
 
 from __future__ import annotations
@@ -10,13 +14,16 @@ from typing import Any, Final
 
 from gevent import get_hub
 
-from regrow.protocol.errors import Cancelled, ExecutionError, RegrowError
+from regrow.protocol.errors import ActorDown, Cancelled, ExecutionError, RegrowError, Unavailable
 from regrow.protocol.frames import MAX_CREDIT
 from runtime import clock
 from runtime.edge.gateway.outcome import Outcome, error_outcome
 from runtime.edge.gateway.peer import Ask, AskKey, Peer
 from runtime.messages import Call
 from runtime.promise import Promise
+from runtime.reasons import Crashed
+from runtime.ref import Ref
+from runtime.signals import Down, Monitor, demonitor, monitor
 from runtime.streams import IDLE_S, Source
 
 DEFAULT_CREDIT: Final = 100
@@ -28,7 +35,17 @@ BATCH_BYTES: Final = 1 << 20
 class StreamAsk(Ask):
     """A streaming ask in flight: its source, its credit, and the pull under way."""
 
-    __slots__ = ("_most", "_pulling", "_source", "_source_is_over", "credit", "deadline", "parts", "timeout_s")
+    __slots__ = (
+        "_most",
+        "_pulling",
+        "_source",
+        "_source_is_over",
+        "_watch",
+        "credit",
+        "deadline",
+        "parts",
+        "timeout_s",
+    )
 
     def __init__(self, peer: Peer, key: AskKey, id: bytes, target: str, *, credit: int | None) -> None:
         super().__init__(peer, key, id, (), target)
@@ -40,6 +57,7 @@ class StreamAsk(Ask):
         self._source_is_over = False
         self._pulling = False
         self._most = 1
+        self._watch: Monitor | None = None
 
     def begin(self, call: Call) -> None:
         """Ask the actor for the stream. Never switches."""
@@ -64,11 +82,17 @@ class StreamAsk(Ask):
             return
         self.promise = None
         if promise.error is not None:
+            if self._source is not None and isinstance(promise.error, Unavailable):
+                self._actor_ended()  # before this pull, but after the stream began
+                return
             self.finish(self.service.outcome_of(promise, self.target, self.ref, self.codec))
         elif self._source is not None:
             self._send(value.items, over=value.done)
         elif _is_source(value):
             self._source = value
+            maker = getattr(value, "ref", None)
+            if isinstance(maker, Ref):
+                self._watch = monitor(maker, self._actor_ended)
         else:
             error = ExecutionError(f"{self.target} did not answer with a stream but with {type(value).__name__}")
             self.finish(error_outcome(error, self.target, self.ref))
@@ -77,6 +101,13 @@ class StreamAsk(Ask):
                 get_hub().loop.run_callback(self.go_on)
             else:
                 self.go_on()
+
+    def _actor_ended(self, _down: Down | None = None) -> None:
+        reason = self.ref.reason
+        crash_id = reason.crash_id if isinstance(reason, Crashed) else None
+        error = ActorDown(f"{self.target} ended in the middle of the stream", actor=self.target, crash_id=crash_id)
+        self._source_is_over = True
+        self.stop(error)
 
     def _send(self, items: list[Any], *, over: bool) -> None:
         sent_bytes = 0
@@ -134,6 +165,9 @@ class StreamAsk(Ask):
     def finish(self, outcome: Outcome) -> None:
         """Send the END or ERROR and let go of the source. Never switches."""
         self.peer.paused.pop(self, None)
+        if self._watch is not None:
+            demonitor(self._watch)
+            self._watch = None
         super().finish(outcome)
         source, self._source = self._source, None
         if source is not None and not self._source_is_over:

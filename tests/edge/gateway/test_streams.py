@@ -141,13 +141,77 @@ def test_what_ends_a_stream_early_is_its_one_terminal_answer(wire: Wire, how: st
     assert client.is_silent()
 
 
-def test_the_death_of_the_actor_ends_its_streams(wire: Wire) -> None:
+def test_the_death_of_the_actor_ends_its_streams_at_once_and_each_exactly_once(wire: Wire) -> None:
     client = wire.client()
+    asked = [client.ask("numbers", {"to": 10}, stream=True, credit=1) for _ in range(2)]
+    parts_of(client, 2)
+    wire.probe.kill()
+    for _ in asked:
+        error = client.error()
+        assert (error["code"], error["started"], error["actor"]) == ("actor_down", "yes", "probe")
+    for ask in asked:
+        client.request("CREDIT", {"n": 1}, id=ask)
+    assert client.is_silent()
+    assert wire.sockets.service.in_flight == 0
+
+
+def test_a_pull_that_waits_while_the_actor_crashes_ends_the_stream_with_actor_down(wire: Wire) -> None:
+    client, other = wire.client(), wire.client()
     asked = client.ask("numbers", {"to": 10}, stream=True, credit=1)
     parts_of(client, 1)
+    other.ask("wait")
+    wire.actor.entered.wait()
+    client.request("CREDIT", {"n": 5}, id=asked)
+    client.request("PING")
+    assert client.receive().op == "PONG"
     wire.probe.kill()
-    client.request("CREDIT", {"n": 1}, id=asked)
-    assert client.error()["code"] == "unavailable"
+    assert client.error()["code"] == "actor_down"
+    assert client.is_silent()
+
+
+def test_the_crash_of_the_actor_names_its_record(wire: Wire) -> None:
+    client, other = wire.client(), wire.client()
+    client.ask("numbers", {"to": 10}, stream=True, credit=1)
+    parts_of(client, 1)
+    other.ask("crash")
+    crash = other.error()["crash_id"]
+    assert client.error()["crash_id"] == crash
+
+
+def test_a_stream_that_is_over_watches_its_actor_no_more(wire: Wire) -> None:
+    client = wire.client()
+    client.ask("numbers", {"to": 1}, stream=True)
+    parts_of(client, 1)
+    assert client.receive().op == "END"
+    assert not wire.probe.watchers
+
+
+def test_a_large_stream_does_not_delay_the_answers_of_others(wire: Wire) -> None:
+    reader, bystander = wire.client(), wire.client()
+    size, count = 256 * 1024, 256
+    read = gevent.spawn(_read_all, reader, size, count)
+    lags = []
+    while not read.ready():
+        made = wire.actor.made
+        bystander.request("PING")
+        assert bystander.receive().op == "PONG"
+        lags.append(wire.actor.made - made)
+    assert read.get() == count
+    # 64 MiB in all; a batch is about 1 MiB, and a PING waits for no more than a few of them
+    assert len(lags) >= 10
+    assert sorted(lags)[len(lags) // 2] <= 16
+
+
+def _read_all(reader: Raw, size: int, count: int) -> int:
+    asked = reader.ask("pages", {"count": count, "size": size}, stream=True, credit=16)
+    read = 0
+    while (answer := reader.receive()).op == "PART":
+        read += 1
+        assert len(answer.body or b"") == size + 2
+        if read % 8 == 0:
+            reader.request("CREDIT", {"n": 8}, id=asked)
+    assert answer.op == "END"
+    return read
 
 
 def test_the_deadline_ends_a_stream_in_the_middle_of_a_pull(wire: Wire) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from config.schema import Gateway as GatewayConfig
 from config.schema import TcpEndpoint
+from runtime import events
 from runtime.directory import Directory
 from runtime.edge.gateway import BindFailed, Drain, GatewaySockets, Identity, ipc_endpoint
 from tests.edge.gateway.harness import PATIENCE_S, Wire, wire_on
+from tests.edge.gateway.test_abuse import eventually
 
 
 def test_an_ask_in_flight_is_answered_although_the_gateway_was_killed(wire: Wire) -> None:
@@ -75,6 +77,65 @@ def test_a_drain_answers_what_is_left_with_cancelled_and_whether_it_started(wire
         b"in hand": ("cancelled", "yes"),
         b"queued": ("cancelled", "no"),
     }
+
+
+def test_a_drain_waits_for_told_messages(wire: Wire) -> None:
+    client = wire.client()
+    for method in ("wait", "count"):
+        client.request("TELL", {"to": "probe", "method": method, "ack": True})
+        assert client.receive().op == "ACK"
+    wire.actor.entered.wait()
+    draining = gevent.spawn(wire.drain, PATIENCE_S)
+    assert client.receive().op == "BYE"
+    assert not draining.ready()
+    assert wire.sockets.status()["told"] == 2
+    wire.actor.gate.set()
+    assert draining.get() == 0
+    assert wire.sockets.status()["told"] == 0
+
+
+def test_a_drain_waits_for_idem_work_whose_asker_is_gone(wire: Wire) -> None:
+    client = wire.client()
+    client.ask("wait", idem="k")
+    wire.actor.entered.wait()
+    client.close()
+    eventually(lambda: not wire.sockets.peers())
+    other = wire.client()
+    other.request("PING")
+    other.receive()
+    draining = gevent.spawn(wire.drain, PATIENCE_S)
+    assert other.receive().op == "BYE"
+    assert not draining.ready()
+    wire.actor.gate.set()
+    assert draining.get() == 0
+
+
+def test_a_drain_does_not_wait_longer_than_its_limit_for_what_nobody_asked_back(wire: Wire) -> None:
+    client = wire.client()
+    client.ask("wait", idem="k")
+    wire.actor.entered.wait()
+    client.request("TELL", {"to": "probe", "method": "count", "ack": True})
+    assert client.receive().op == "ACK"
+    client.close()
+    eventually(lambda: not wire.sockets.peers())
+    assert wire.drain(0.03) == 2
+    assert wire.sockets.service.memory.orphans == 0
+
+
+def test_told_messages_that_die_with_their_actor_are_counted_and_hold_up_no_drain(wire: Wire) -> None:
+    client = wire.client()
+    lost: list[int] = []
+    unsubscribe = events.subscribe(lambda event: lost.append(event.fields.get("count", 0)))
+    try:
+        for method in ("wait", "count", "count"):
+            client.request("TELL", {"to": "probe", "method": method, "ack": True})
+            client.receive()
+        wire.actor.entered.wait()
+        wire.probe.kill()
+        assert 2 in lost
+        assert wire.drain(PATIENCE_S) == 0
+    finally:
+        unsubscribe()
 
 
 def test_a_drain_with_nothing_in_flight_ends_at_once(wire: Wire) -> None:
