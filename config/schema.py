@@ -447,7 +447,6 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     """An actor class of your own, started under a supervisor of its own and reachable under the table's name."""
 
     LATER: ClassVar[dict[str, str]] = {
-        "run_in": "moving an actor off the hub",
         "instances": "a partitioned pool of one class",
         "store": "durable state of an actor",
     }
@@ -466,6 +465,9 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     """The default deadline of a request, and the time a handler may always have; absent: the class's own, 30s."""
     mailbox: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     """How many messages may wait; more are refused with overloaded. Absent: the class's own, 10000."""
+    run_in: Literal["hub", "thread", "process"] = "hub"
+    """Where its handlers run: on the hub; on a native thread of its own, for blocking calls of C code; in a process of
+    its own, for work that needs a processor, may crash or may hang."""
 
 
 def _twice(what: str, values: list[str], key: str = "clients") -> list[Problem]:

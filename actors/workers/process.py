@@ -24,7 +24,7 @@ from gevent import get_hub, socket
 from gevent.event import Event
 
 from actors.workers import child
-from actors.workers.child import HEADER_BYTES, FromChild, ToChild
+from actors.workers.child import HEADER_BYTES, FromChild
 from actors.workers.memory import resident_bytes
 from actors.workers.output import Lines
 from actors.workers.spawn import Spawned
@@ -44,7 +44,7 @@ LEFTOVER_S = 0.1
 #: a process that closed its socket is expected to end; so long it is waited for
 EOF_GRACE_S = 1.0
 
-_FROM_CHILD = msgspec.msgpack.Decoder(FromChild)
+_FROM_CHILD: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromChild)
 _TO_CHILD = msgspec.msgpack.Encoder(decimal_format="string")
 
 
@@ -96,7 +96,7 @@ def environment(inherited: Sequence[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in (*ALWAYS_INHERITED, *inherited) if name in os.environ}
 
 
-def encode(message: ToChild) -> bytearray:
+def encode(message: msgspec.Struct) -> bytearray:
     """Return a message's whole frame; raises TypeError, ValueError or OverflowError for values that cannot travel.
 
     Never switches.
@@ -111,7 +111,8 @@ class WorkerProcess:
     """One living child process.
 
     `on_message` gets each message, `on_exit` the end, after the last message. `on_line` gets ("stdout" | "stderr",
-    line) of what the child prints, bounded as `output.Lines` says.
+    line) of what the child prints, bounded as `output.Lines` says. Another `program` than the workers' brings the
+    `decoder` of its messages.
     """
 
     def __init__(
@@ -119,11 +120,14 @@ class WorkerProcess:
         command: Command,
         *,
         max_message: int,
-        on_message: Callable[[FromChild], object],
+        on_message: Callable[[Any], object],
         on_exit: Callable[[Exit], object],
         on_line: Callable[[str, str], object],
+        program: Path = CHILD_PROGRAM,
+        decoder: msgspec.msgpack.Decoder[Any] = _FROM_CHILD,
     ) -> None:
         self._max_message = max_message
+        self._decoder = decoder
         self._on_message = on_message
         self._on_exit = on_exit
         self._violation: str | None = None
@@ -136,7 +140,7 @@ class WorkerProcess:
         pipes = {name: os.pipe() for name in ("stdout", "stderr")}
         try:
             self._spawned = Spawned(
-                [command.python, *OPTIONS, str(CHILD_PROGRAM), str(CHILD_SOCKET), str(os.getpid())],
+                [command.python, *OPTIONS, str(program), str(CHILD_SOCKET), str(os.getpid())],
                 command.environment,
                 {1: pipes["stdout"][1], 2: pipes["stderr"][1], CHILD_SOCKET: theirs.fileno()},
                 lambda: gevent.spawn(self._finish),
@@ -239,7 +243,7 @@ class WorkerProcess:
             payload = self._exactly(size)
             if payload is None:
                 return
-            message = _FROM_CHILD.decode(payload)
+            message = self._decoder.decode(payload)
             del payload
             self._on_message(message)
 

@@ -31,7 +31,6 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("", 'a = { class = "x:Y" }', {"key": "a", "hint": "an actor is written [actors.a]"}),
     # keys of later versions
     ("[daemon]\n", 'store = "x"', {"key": "daemon.store", "kind": "later"}),
-    (ACTOR, 'run_in = "thread"', {"key": "actors.a.run_in", "kind": "later"}),
     (ACTOR, "instances = 4", {"key": "actors.a.instances", "kind": "later"}),
     ("", "[jobs]", {"key": "jobs", "kind": "later"}),
     # wrong types and values

@@ -1,0 +1,84 @@
+"""A native thread of one actor: calls are run on it one after the other, and the hub hears of their results.
+
+Nothing can stop a thread from outside. A lane that is given up is told to end after the call in hand; when that does
+not come back, the thread stays, and is reported by the name of its actor and the line where it hangs.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from _queue import SimpleQueue
+from collections.abc import Callable
+from typing import Any
+
+from gevent.event import AsyncResult
+from gevent.monkey import get_original
+
+from runtime import clock, events
+from runtime.promise import Promise
+from runtime.scheduler import run_callback_threadsafe
+
+#: so long after it was given up a thread that still works is reported
+STUCK_S = 5.0
+
+start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+
+
+class Lane:
+    """One native thread; `promise` is the request for which it works now."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.promise: Promise | None = None
+        self.is_busy = False
+        self._report: clock.Timer | None = None
+        self._calls: SimpleQueue[tuple[AsyncResult[Any], Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self._ident = start_new_thread(self._work, ())
+
+    def run(self, promise: Promise | None, function: Callable[..., Any], *args: Any) -> Any:
+        """Run a call on the thread and return its result or raise what it raised. Switches greenlets."""
+        result: AsyncResult[Any] = AsyncResult()
+        self.promise, self.is_busy = promise, True
+        self._calls.put((result, function, args))
+        return result.get()
+
+    def end(self) -> None:
+        """Let the thread end after the call in hand, and report it when that takes too long. Never switches."""
+        self._calls.put(None)
+        if self.is_busy:
+            self._report = clock.after(STUCK_S, self._report_stuck)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            result, function, args = call
+            try:
+                value = function(*args)
+            except BaseException as error:  # noqa: BLE001 - the thread's own loop: the actor gets whatever it was
+                run_callback_threadsafe(self._settle, result, None, error)
+                del error
+            else:
+                run_callback_threadsafe(self._settle, result, value, None)
+                del value
+            del call, result, function, args
+
+    def _settle(self, result: AsyncResult[Any], value: Any, error: BaseException | None) -> None:
+        self.is_busy = False
+        self.promise = None
+        if self._report is not None:
+            self._report.cancel()
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set(value)
+
+    def _report_stuck(self) -> None:
+        if not self.is_busy:
+            return
+        frame = sys._current_frames().get(self._ident)
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() if frame is not None else ""
+        events.publish("actor.stuck", actor=self.name, path=self.name, where=where, line=line)
+
+    def __repr__(self) -> str:
+        return f"<Lane of {self.name}, {'busy' if self.is_busy else 'idle'}>"
