@@ -1,4 +1,4 @@
-"""Servers of others for the HTTP integrations' tests: they run in an environment of their own, `make peers` makes it."""
+"""Servers of others for the tests of HTTP: they run in an environment of their own, which `make peers` makes."""
 
 from __future__ import annotations
 

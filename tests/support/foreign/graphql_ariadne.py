@@ -37,7 +37,7 @@ def repositories(_: object, info: object, first: int) -> dict[str, object]:
 
 
 @mutation.field("star")
-def star(_: object, info: object, id: str) -> int:  # noqa: A002
+def star(_: object, info: object, id: str) -> int:
     return len(id)
 
 

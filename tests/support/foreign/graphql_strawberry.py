@@ -45,7 +45,7 @@ class Query:
 @strawberry.type
 class Mutation:
     @strawberry.mutation
-    def star(self, id: strawberry.ID) -> int:  # noqa: A002
+    def star(self, id: strawberry.ID) -> int:
         return len(id)
 
 
