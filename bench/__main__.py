@@ -23,6 +23,11 @@ NAMES = (
     "monitor",
     "storm",
     "fairness",
+    "gateway",
+    "rest",
+    "worker",
+    "database",
+    "metrics",
 )
 
 

@@ -35,12 +35,16 @@ class RoundFailed(Exception):
 class Contestant:
     """A running contestant. Close it, or use it as a context manager."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, environment: Mapping[str, str] | None = None) -> None:
         self.peer = peer
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         command = [*_raised(), *(self._erlang() if peer.module == "otp" else self._python())]
         self._process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment()
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", **(environment or {})},
         )
 
     def _erlang(self) -> list[str]:
@@ -103,7 +107,3 @@ def _raised() -> list[str]:
     """Run every contestant above the machine's other programs, where that is allowed: they disturb less."""
     nice = shutil.which("nice")
     return [nice, "-n", "-15"] if nice is not None and os.geteuid() == 0 else []
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}

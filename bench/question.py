@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 Number = int | float
@@ -33,8 +34,12 @@ class Goal:
     peer: str | None = None
     at_most: float | None = None
     at_least: float | None = None
+    added_at_most: float | None = None  # our figure minus the peer's
 
     def met(self, value: float) -> bool:
+        """Tell whether a ratio, a figure or a difference reaches the goal."""
+        if self.added_at_most is not None:
+            return value <= self.added_at_most
         return (self.at_most is None or value <= self.at_most) and (self.at_least is None or value >= self.at_least)
 
 
@@ -72,6 +77,7 @@ class Question:
     rounds: int = 7
     best_of: int = 1
     note: str = ""
+    around: Callable[[], AbstractContextManager[Mapping[str, str]]] | None = None  # servers for all; gives environment
 
 
 def times_faster(peer: str, factor: float) -> Goal:

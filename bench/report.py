@@ -59,8 +59,14 @@ def line_of(result: Result) -> dict[str, Any]:
 
 
 def _goal(goal: Goal, result: Result) -> dict[str, Any]:
-    spread = result.ours if goal.peer is None else result.ratios.get(goal.peer)
-    bound = {"at_most": goal.at_most} if goal.at_most is not None else {"at_least": goal.at_least}
+    if goal.added_at_most is not None:
+        spread = result.added.get(goal.peer or "")
+        bound = {"added_at_most": goal.added_at_most}
+        if spread is not None:
+            bound["added"] = _digits(spread.median)
+    else:
+        spread = result.ours if goal.peer is None else result.ratios.get(goal.peer)
+        bound = {"at_most": goal.at_most} if goal.at_most is not None else {"at_least": goal.at_least or 0.0}
     return {"of": goal.peer or "ours", **bound, "met": None if spread is None else goal.met(spread.median)}
 
 
@@ -140,6 +146,9 @@ def _judged(line: Mapping[str, Any], of: str) -> str:
 
 def _bound(line: Mapping[str, Any], goal: Mapping[str, Any]) -> str:
     at_most, at_least = goal.get("at_most"), goal.get("at_least")
+    if "added_at_most" in goal:
+        added = f", is {goal['added']:g}" if "added" in goal else ""
+        return f"at most {goal['added_at_most']:g} {line['unit']} more{added}"
     if goal["of"] == "ours":
         return f"at most {at_most:g} {line['unit']}" if at_most is not None else f"at least {at_least:g} {line['unit']}"
     if at_most is not None and at_most < 0.34:

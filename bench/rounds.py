@@ -44,6 +44,7 @@ class Result:
     ours: Spread
     peers: dict[str, Spread] = field(default_factory=dict)
     ratios: dict[str, Spread] = field(default_factory=dict)
+    added: dict[str, Spread] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     rounds: int = 0
 
@@ -58,7 +59,8 @@ def run(
 ) -> Iterator[Result]:
     """Run one question and yield its results, case by case; `alone` leaves all peers out."""
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(Contestant(Peer(OURS, f"bench.{question.name}", patched=True)))
+        given = stack.enter_context(question.around()) if question.around is not None else {}
+        ours = stack.enter_context(Contestant(Peer(OURS, f"bench.{question.name}", patched=True), given))
         skipped: dict[str, str] = {}
         peers: dict[str, Contestant] = {}
         wanted = {
@@ -68,7 +70,7 @@ def run(
             if alone or peer.name not in wanted:
                 continue
             try:
-                peers[peer.name] = stack.enter_context(Contestant(peer))
+                peers[peer.name] = stack.enter_context(Contestant(peer, given))
             except Missing as why:
                 skipped[peer.name] = str(why)
                 say(f"{question.name}: without {peer.name}, {why}")
@@ -141,5 +143,6 @@ def _result(
             continue
         figures = [answer[metric.key] for answer in theirs]
         result.peers[name] = Spread.of(figures)
+        result.added[name] = Spread.of([mine - his for mine, his in zip(ours, figures, strict=True)])
         result.ratios[name] = Spread.of([mine / his for mine, his in zip(ours, figures, strict=True)])
     return result
