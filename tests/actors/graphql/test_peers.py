@@ -1,4 +1,4 @@
-"""Two servers that nobody here wrote: they disagree about statuses and content types, and their answers mean the same."""
+"""Two servers that nobody here wrote: statuses and content types differ between them, what an answer means does not."""
 
 from __future__ import annotations
 
