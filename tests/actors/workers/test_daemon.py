@@ -152,3 +152,22 @@ def test_a_stream_and_its_progress_pass_over_the_wire(client: Client) -> None:
         assert list(parts) == list(range(1000))
     with client.stream("ml", "stream", function="faulty:report_a_million_times", progress=True) as parts:
         assert list(parts)[-1] == {"item": "done"}
+
+
+def test_workers_that_cannot_start_make_the_supervisor_give_up_and_no_caller_hangs(daemon: StartDaemon) -> None:
+    running = daemon(TOML + 'preload = ["killed_always"]\n')
+    with regrow.connect(running.endpoint, timeout=PATIENCE_S) as client:
+        given_up = gevent.spawn(running.wait_for_log, '"event":"child.parked"|"state":"parked"|parked')
+        slowest_s, refusals = 0.0, 0
+        while not given_up.ready():
+            began = time.monotonic()
+            with pytest.raises((regrow.Unavailable, ActorDown)):
+                client.ask("ml", "call", function="faulty:add", args=[1, 1])
+            slowest_s, refusals = max(slowest_s, time.monotonic() - began), refusals + 1
+            gevent.sleep(0.02)
+        with pytest.raises(regrow.Unavailable) as caught:
+            client.ask("ml", "call", function="faulty:add", args=[1, 1])
+    assert caught.value.started == "no"
+    assert caught.value.retry_after_s is not None
+    assert refusals > 0
+    assert slowest_s < 5.0

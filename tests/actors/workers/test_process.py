@@ -245,3 +245,9 @@ def test_sigkill_of_the_owner_leaves_no_worker_whatever_it_does() -> None:
         assert not await_end(workers, PATIENCE_S)
     finally:
         owner.kill()
+
+
+def test_the_kernel_takes_a_worker_before_the_daemon_when_memory_is_out(conversation: Conversation) -> None:
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    its = int(Path(f"/proc/{conversation.process.pid}/oom_score_adj").read_text())
+    assert its == child.OOM_SCORE_ADJUST > own
