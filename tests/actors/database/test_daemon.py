@@ -20,6 +20,10 @@ params = {{ date = "date" }}
 [integrations.db.operations.store]
 sql = "INSERT INTO users VALUES (:name, :date)"
 kind = "many"
+[integrations.db.operations.numbers]
+sql = "SELECT i FROM generate_series(1, :last) i"
+kind = "stream"
+params = {{ last = "int" }}
 """
 ALICE_AND_BOB = [{"name": "Alice", "date": "2026-11-21"}, {"name": "Bob", "date": "2026-11-21"}]
 
@@ -38,9 +42,15 @@ def test_a_daemon_outlives_its_database(daemon: StartDaemon, postgres_server: Po
     status, text = ask(running, "db.load", "date=2026-11-21")
     assert (status, json.loads(text)) == (0, ALICE_AND_BOB)
 
+    streamed = running.run("stream", "--json", "db.numbers", "last=1500")
+    assert [json.loads(line)["i"] for line in streamed.stdout.splitlines()] == list(range(1, 1501))
+    assert json.loads(running.get("/readyz").text).get("failing") == []
+
     postgres_server.stop()
     status, text = ask(running, "db.load", "date=2026-11-21")
     assert status == 1
+    assert any("db" in str(ailing) for ailing in json.loads(running.get("/readyz").text)["failing"])
+    assert 'regrow_database_healthy{actor="db"} 0.0' in running.get("/metrics").text
     assert "connection_error" in text
     assert "started: no" in text
 

@@ -12,7 +12,11 @@ import psycopg
 import pytest
 
 from regrow.protocol.errors import ConnectionFailed, DatabaseError
-from runtime import clock
+from runtime import clock, events
+from runtime.actor import Actor
+from runtime.names import whereis
+from runtime.ref import Ref
+from supervisors import ChildSpec, Supervisor
 from tests.actors.database.conftest import Database, StartDatabase
 from tests.support.servers.postgres import PostgresDatabase, PostgresServer
 
@@ -207,6 +211,48 @@ def notified(database: Database) -> list[tuple[str, str]]:
     ]
 
 
+# -- those who cannot work without it
+
+
+class Needy(Actor):
+    """Asks the database when it starts and for each message, and crashes when that fails."""
+
+    def on_start(self) -> None:
+        self.on_receive("start")
+        events.publish("needy.started")
+
+    def on_receive(self, message: object) -> None:
+        database = whereis("db")
+        assert database is not None
+        try:
+            database.call("one", timeout=5.0)
+        except ConnectionFailed as error:
+            raise RuntimeError("I cannot work without my database") from error
+
+
+@pytest.mark.allow_leaks("timer")  # the wait of the crashed child ends by itself
+def test_who_waits_for_the_database_starts_when_it_is_back_and_spends_no_restarts(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    database = start_database(postgres_server.url(), {"one": ONE}, pool_size=1, **NO_BREAKER)
+    needy = ChildSpec("needy", Needy, name="needy", depends_on=["db"], on_dependency_down="wait")
+    root: Ref = Supervisor.start([needy], max_restarts=0, max_seconds=5)
+    try:
+        database.wait_for("needy.started")
+        postgres_server.stop()
+        child = whereis("needy")
+        assert child is not None
+        child.tell("work")
+        database.wait_for("database.connection_lost")
+
+        postgres_server.start()
+
+        database.wait_for("needy.started", 2)
+        assert root.is_alive()
+    finally:
+        root.stop()
+
+
 # -- health, setup and teardown
 
 
@@ -223,8 +269,6 @@ def test_the_teardown_runs_when_the_pool_stops(start_database: StartDatabase, en
 
 
 def test_a_teardown_that_fails_is_told_and_the_pool_stops(start_database: StartDatabase, engine_url: str) -> None:
-    from runtime import events
-
     told: list[events.Event] = []
     unsubscribe = events.subscribe(told.append)
     database = start_database(engine_url, {"one": ONE}, teardown=["SELECT 1", "DELETE FROM nowhere"])
