@@ -93,6 +93,18 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     tree = commands.add_parser("tree", parents=[where, reading], help="show the supervision tree")
     tree.add_argument("--all", action="store_true", help="a line for each actor, also where many are alike")
+    changing = argparse.ArgumentParser(add_help=False)
+    changing.add_argument(
+        "--token", metavar="TOKEN", help="the HTTP admin token (else REGROW_ADMIN_TOKEN, else the daemon's own file)"
+    )
+    circuit = commands.add_parser("circuit", parents=[where, changing], help="turn an integration's circuit by hand")
+    circuit.add_argument("target", metavar="NAME", help="an integration with a breaker")
+    circuit.add_argument("action", choices=("open", "close", "reset"), help="what to do with it")
+    circuit.add_argument(
+        "--for", dest="for_s", metavar="SECONDS", type=_seconds, help="hold it open so long (default: an hour)"
+    )
+    inspect = commands.add_parser("inspect", parents=[where, changing], help="show what an actor's class lets be seen")
+    inspect.add_argument("target", metavar="NAME", help="an actor's name or path")
     why = commands.add_parser("why", parents=[where, reading], help="show what ails an actor, and how it crashed")
     why.add_argument("target", metavar="NAME | CRASH", help="an actor's name or path, or the id of a crash")
 

@@ -72,9 +72,9 @@ class Place:
         """Return a client for this daemon."""
         return regrow.connect(self.endpoint, connect_timeout=CONNECT_TIMEOUT_S)
 
-    def token(self, explicit: str | None) -> str | None:
+    def token(self, explicit: str | None, variable: str = "REGROW_READ_TOKEN") -> str | None:
         """Return the HTTP token to use: the one given, the environment's, or the daemon's own from its state folder."""
-        found = explicit or os.environ.get("REGROW_READ_TOKEN")
+        found = explicit or os.environ.get(variable)
         if found is None and self.state_dir is not None:
             try:
                 found = (self.state_dir / TOKEN_FILE).read_text().strip()
@@ -288,6 +288,31 @@ def do_why(options: argparse.Namespace) -> int:
     return EX_OK
 
 
+@_guarded
+def do_circuit(options: argparse.Namespace) -> int:
+    """Open, close or reset an integration's circuit by hand."""
+    body = {} if options.for_s is None else {"for_s": options.for_s}
+    name = urllib.parse.quote(options.target, safe="")
+    found = _admin(options)(f"/integrations/{name}/circuit/{options.action}", body)
+    if options.json:
+        _print_value(found, True)
+    else:
+        print(f"{found['name']}: {found['before']} -> {found['circuit_state']}")
+    return EX_OK
+
+
+@_guarded
+def do_inspect(options: argparse.Namespace) -> int:
+    """Show an actor's own state, as far as its class declares it inspectable."""
+    found = _admin(options)(f"/sys/state/{urllib.parse.quote(options.target)}")
+    if options.json:
+        _print_value(found, True)
+    else:
+        for key, value in found.items():
+            print(f"{key} = {value}")
+    return EX_OK
+
+
 def _find(root: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
     """Return an actor's node; of a configured entry the supervisor, which stands above all of its parts."""
     todo = [root]
@@ -302,13 +327,25 @@ def _find(root: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None:
 def _reader(options: argparse.Namespace) -> Callable[[str], Any]:
     """Return what reads a path of the daemon's HTTP edge as JSON; the daemon itself tells where that is."""
     place = Place(options)
+    base = _http_base(place)
+    token = place.token(options.token)
+    return lambda path: _http_json(base + path, token)
+
+
+def _admin(options: argparse.Namespace) -> Callable[..., Any]:
+    """Return what calls a path of the daemon's HTTP edge with the admin right: `(path, body)` posts, `(path)` reads."""
+    place = Place(options)
+    base = _http_base(place)
+    token = place.token(options.token, "REGROW_ADMIN_TOKEN")
+    return lambda path, body=None: _http_json(base + path, token, body)
+
+
+def _http_base(place: Place) -> str:
     with place.connect() as client:
         base = client.welcome().http
     if base is None:
-        raise ConnectionFailed("the daemon serves no HTTP, so its tree cannot be read")
-    base = reachable(base, place.endpoint)
-    token = place.token(options.token)
-    return lambda path: _get_json(base + path, token)
+        raise ConnectionFailed("the daemon serves no HTTP, which this command needs")
+    return reachable(base, place.endpoint)
 
 
 def reachable(base: str, endpoint: str | None) -> str:
@@ -332,8 +369,10 @@ def _colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-def _get_json(url: str, token: str | None) -> Any:
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+def _http_json(url: str, token: str | None, body: Any = None) -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method="GET" if body is None else "POST")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=HTTP_TIMEOUT_S) as answer:

@@ -21,6 +21,11 @@ path = ["."]
 read_token = "${CLI_READ_TOKEN}"
 [actors.greeter]
 class = "greeting:Greeter"
+[integrations.shop]
+type = "rest"
+base_url = "http://127.0.0.1:1"
+[integrations.shop.operations.list]
+request = "GET /"
 """
 FILES = {
     "greeting.py": '''
@@ -28,6 +33,13 @@ from regrow import Actor, exported
 
 
 class Greeter(Actor):
+    inspectable = ("greeted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.greeted = 7
+        self.hidden = "not shown"
+
     @exported
     def greet(self, name: str, times: int = 1) -> str:
         """Greets somebody."""
@@ -115,7 +127,8 @@ def test_describe_lists_methods_with_their_arguments(served: Daemon) -> None:
     status, out, _ = run(served, "describe", "greeter")
     assert status == 0
     assert "  greet(name, [times])  Greets somebody." in out.splitlines()
-    assert json.loads(run(served, "describe", "--json")[1])["actors"][0]["name"] == "greeter"
+    actors = json.loads(run(served, "describe", "--json")[1])["actors"]
+    assert {actor["name"] for actor in actors} == {"greeter", "shop"}
 
 
 def test_ping_tells_the_incarnation(served: Daemon) -> None:
@@ -176,3 +189,22 @@ def test_where_a_daemon_serves_http_is_seen_from_here() -> None:
     assert reachable("http://10.0.0.5:5758", "tcp://10.0.0.5:5757") == "http://10.0.0.5:5758"
     with pytest.raises(ConnectionFailed, match=r"set http\.bind"):
         reachable(here, "tcp://10.0.0.5:5757")
+
+
+def test_a_circuit_is_turned_by_hand_with_the_daemons_own_admin_token(served: Daemon) -> None:
+    assert run(served, "circuit", "shop", "open", "--for", "60") == (0, "shop: closed -> open\n", "")
+    status, _, said = run(served, "ask", "shop.list")
+    assert status == 1
+    assert said.startswith("regrow: circuit_open: ")
+    status, out, _ = run(served, "circuit", "shop", "reset", "--json")
+    assert (status, json.loads(out)["circuit_state"]) == (0, "closed")
+
+
+def test_a_circuit_that_is_not_there_is_told(served: Daemon) -> None:
+    status, _, said = run(served, "circuit", "greeter", "reset")
+    assert status == 1
+    assert said.startswith("regrow: not_found: ")
+
+
+def test_inspect_shows_what_the_class_declares_and_nothing_else(served: Daemon) -> None:
+    assert run(served, "inspect", "greeter") == (0, "greeted = 7\n", "")
