@@ -35,7 +35,7 @@ max_message = "64KiB"
 
 [actors.worker]
 class = "faulty:Faulty"
-timeout = "300ms"
+timeout = "800ms"
 mailbox = 3
 backoff = { base = "10ms", max = "50ms" }
 max_restarts = 100
@@ -258,7 +258,7 @@ def test_a_full_mailbox_is_overloaded_and_empties_again(caller: Caller) -> None:
 def test_asks_behind_a_crash_are_answered_as_not_started(caller: Caller) -> None:
     caller.recovered("worker", "count")
     seen = caller.daemon.process.lines_written
-    # The deadline and the actor's own limit of 300 ms pass: then it is ended as a crash.
+    # The deadline and the actor's own limit of 800 ms pass: then it is ended as a crash.
     hanging = caller.later("worker", "hang", timeout=0.2)
     caller.daemon.process.wait_for_line("a handler hangs", after_line=seen)
     waiting = [caller.later("worker", "add", one=n, other=0, timeout=20.0) for n in range(2)]
