@@ -89,7 +89,18 @@ class _Wire(local):
 _wire = _Wire()
 
 
+class _Answer(http.client.HTTPResponse):
+    def begin(self) -> None:
+        super().begin()
+        # Here, where a refusal closes the socket: requests would take it for a fault of our own request.
+        said = [each.strip() for value in self.headers.get_all("content-length", ()) for each in value.split(",")]
+        if len(set(said)) > 1:
+            raise http.client.HTTPException("lengths that contradict each other")
+
+
 class _Connection(HTTPConnection):
+    response_class = _Answer
+
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()

@@ -148,13 +148,13 @@ def test_a_key_that_would_be_another_path_is_refused(
 def test_data_is_kept_in_the_configured_form(api: Start, http_peer: HttpPeer, form: str, data: Any, kind: str) -> None:
     kept: list[Arrived] = []
 
-    http_peer.reply("PUT /assets/data/a%C3%A9/x", handler=lambda request: (kept.append(request), _ok(b""))[1])
-    http_peer.reply("GET /assets/data/a%C3%A9/x", handler=lambda request: _ok(kept[0].body))
+    def keep(request: Arrived) -> Reply:
+        kept.append(request)
+        return Reply()
+
+    http_peer.reply("PUT /assets/data/a%C3%A9/x", handler=keep)
+    http_peer.reply("GET /assets/data/a%C3%A9/x", handler=lambda request: Reply(body=kept[0].body))
     made = storage(api, http_peer.url, format=form, suffix="")
     made.store("aé", data, "x")
     assert kept[0].headers["content-type"].startswith(kind)
     assert made.load("aé", "x") == data
-
-
-def _ok(body: bytes) -> Reply:
-    return Reply(body=body)
