@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import gevent
 from gevent import Greenlet
+from greenlet import getcurrent, greenlet
 
 from actors.database import metrics
 from actors.database.engine import REPEATABLE, Engine, Interrupted, Lost, Stale
@@ -147,6 +148,10 @@ class ConnectionSettings:
     engines: dict[int, Engine] = field(default_factory=dict)
 
 
+class _Disobeyed(BaseException):
+    """The server did not end what was cut off; thrown into the greenlet that waits for it."""
+
+
 class Connection(Actor):
     """One connection of a pool, `index` from 1; parts find it as `<pool>/connection-<index>`."""
 
@@ -174,6 +179,9 @@ class Connection(Actor):
         self._cut_by: str | None = None
         self._granted: Granted | None = None
         self._stream: Held | None = None
+        # the greenlet whose work is cut off at its deadline, and how long it then waits for the server to obey
+        self._worker: greenlet | None = None
+        self._patience: clock.Timer | None = None
 
     # -- hooks
 
@@ -240,7 +248,7 @@ class Connection(Actor):
         return None
 
     def _end_timers(self) -> None:
-        for timer in (self._tick, self._retry):
+        for timer in (self._tick, self._retry, self._patience):
             if timer is not None:
                 timer.cancel()
         if self._stream is not None:
@@ -465,19 +473,17 @@ class Connection(Actor):
     def _bounded(self, left_s: float, work: Callable[[], T]) -> T:
         """Do it and have it cut off in time; a server that does not even obey that is given up."""
         timer = clock.after(max(0.0, left_s), self._cut, "deadline")
-        last_resort = gevent.Timeout(max(0.0, left_s) + GRACE_S)
-        last_resort.start()
+        self._worker = getcurrent()
         try:
             return work()
-        except gevent.Timeout as timeout:
-            if timeout is not last_resort:
-                raise
+        except _Disobeyed:
             self._lose(f"no answer {GRACE_S:g} s after a statement was cut off")
             raise Interrupted from None
         finally:
+            self._worker = None
             timer.cancel()
-            last_resort.close()
-            self._settle()
+            if self._cutting is not None:
+                self._settle()
 
     def _cut_error(self, job: Job) -> RegrowError:
         name = job.operation.name
@@ -496,10 +502,21 @@ class Connection(Actor):
         if self._cutting is None:
             self._cut_by = why
             self._cutting = gevent.spawn(self.engine.interrupt, GRACE_S)
+            self._patience = clock.after(GRACE_S, self._disobeyed)
+
+    def _disobeyed(self) -> None:
+        """In the hub: end the wait for a server that does not even obey a cancel."""
+        self._patience = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.throw(_Disobeyed)
 
     def _settle(self) -> None:
         """After a cut: a cancel on its way must not hit the next statement, so await it and ask for a sign of life."""
         cutting, self._cutting = self._cutting, None
+        patience, self._patience = self._patience, None
+        if patience is not None:
+            patience.cancel()
         if cutting is None:
             return
         cutting.join(GRACE_S)

@@ -123,6 +123,7 @@ class Pool(Actor):
         """Look for connections that are there already; whoever works announces itself when it is done."""
         for state, cell in self._shown.items():
             cell.value = len(self._slots) if state == "absent" else 0
+        metrics.HEALTHY.set(1.0, self.settings.name)
         for slot in self._slots:
             ref = whereis(self.settings.connection_name(slot.index))
             if ref is not None:
@@ -258,6 +259,9 @@ class Pool(Actor):
             self._turn(slot, report.state)
 
     def _free(self) -> Slot | None:
+        shown = self._shown
+        if not (shown["idle"].value or shown["closed"].value or shown["waiting"].value):
+            return None
         closed: Slot | None = None
         waiting: Slot | None = None
         connected = opening = False
@@ -381,8 +385,9 @@ class Pool(Actor):
     def _turn(self, slot: Slot, state: str) -> None:
         self._shown[slot.state].value -= 1
         self._shown[state].value += 1
-        slot.state = state
-        metrics.HEALTHY.set(float(self._is_healthy()), self.settings.name)
+        before, slot.state = slot.state, state
+        if state == "waiting" or before == "waiting":
+            metrics.HEALTHY.set(float(self._is_healthy()), self.settings.name)
 
     def _is_healthy(self) -> bool:
         """Whether a connection works, or none was lost."""

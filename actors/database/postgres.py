@@ -465,6 +465,9 @@ class PostgresEngine:
         return {"rowcount": changed}
 
     def _limit(self, timeout_s: float) -> None:
+        needed_ms = (timeout_s + LATER_S) * 1000
+        if self._timeout_set_ms * 0.4 < needed_ms <= self._timeout_set_ms:
+            return  # the same step as the last one, or nearly
         wanted = _rounded_up_ms(timeout_s + LATER_S)
         allowed = self._timeout_allowed_ms
         if allowed:
