@@ -95,12 +95,11 @@ class ProcessActor(Actor):
         monitor(self.ref, self._after_end)
         inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = WorkerProcess(
-            Command(sys.executable, inherited),
+            Command(sys.executable, inherited, HOST_PROGRAM),
             max_message=MAX_MESSAGE,
             on_message=self._heard,
             on_exit=self._process_ended,
             on_line=self._print,
-            program=HOST_PROGRAM,
             decoder=_DECODER,
         )
         said = self._exchange(msgspec.structs.replace(self._begin, name=self.ref.name))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +21,7 @@ from actors.workers.child import Setup
 from actors.workers.functions import AllowList, is_module, is_pattern, pattern_error
 from actors.workers.job import Settings
 from actors.workers.pool import PythonPool, exports_of_pool
-from actors.workers.process import Command, environment
+from actors.workers.process import CHILD_PROGRAM, RAY_BRIDGE_PROGRAM, Command, environment
 from actors.workers.worker import REAP_S, Worker
 from config.schema import Duration, PositiveDuration, Problem, Size, Supervised, Table
 from supervisors import ChildSpec
@@ -45,16 +46,17 @@ class RateLimit(Table, frozen=True, kw_only=True):
 class PythonConfig(Supervised, frozen=True, kw_only=True):
     """A pool of Python worker processes; each runs one call at a time."""
 
-    LATER: ClassVar[dict[str, str]] = {
-        "backend": "workers on other machines",
-    }
-
     max_restarts: Annotated[int, Meta(ge=0, le=1_000_000)] = 3
     """So many deaths of workers within max_seconds are healed; one more and the pool's supervisor gives up. At least
     max_workers + quarantine_deaths - 1, so that one function cannot stop the pool: a smaller number counts as that."""
     functions: Annotated[list[str], Meta(min_length=1, max_length=1000)]
     """What may be called: "module:name" one function, "module:*" the public functions that the module itself
     defines."""
+    backend: Literal["local", "ray"] = "local"
+    """Where the functions run: in processes of this machine, or on a Ray cluster, through one bridge process for each
+    worker. On a cluster path is a folder of its nodes, and max_memory does not reach the function."""
+    ray_address: str | None = None
+    """The cluster's address, "host:port"; needed with backend = "ray"."""
     path: list[Path] = msgspec.field(default_factory=list)
     """Folders that are put in front of the workers' sys.path."""
     python: Path | None = None
@@ -145,6 +147,10 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
             problems.append(
                 Problem(f"max_workers ({self.max_workers}) is less than workers ({self.workers})", key="max_workers")
             )
+        if self.backend == "ray" and self.ray_address is None:
+            problems.append(Problem('backend = "ray" needs the address of the cluster', key="ray_address"))
+        if self.backend == "ray" and self.python is None and importlib.util.find_spec("ray") is None:
+            problems.append(Problem("the package ray is not installed: pip install 'regrow[ray]'", key="backend"))
         problems += _missing(self)
         if problems:
             raise ExceptionGroup("python", problems)
@@ -159,7 +165,7 @@ def _missing(config: PythonConfig) -> list[Problem]:
     problems = [
         Problem(f"there is no folder {folder}", key=f"path[{index}]")
         for index, folder in enumerate(config.path)
-        if not folder.is_dir()
+        if config.backend == "local" and not folder.is_dir()
     ]
     if config.directory is not None and not config.directory.is_dir():
         problems.append(Problem(f"there is no folder {config.directory}", key="directory"))
@@ -172,10 +178,17 @@ def _missing(config: PythonConfig) -> list[Problem]:
 
 def settings_of(name: str, config: PythonConfig) -> Settings:
     """Return what the pool and its workers go by. Never switches."""
-    limit = config.max_memory if config.limit_address_space else None
+    is_local = config.backend == "local"
+    # Ray reserves far more address space than any limit of a call would leave it.
+    limit = config.max_memory if config.limit_address_space and is_local else None
+    variables = environment(config.env)
+    if config.ray_address is not None:
+        variables["RAY_ADDRESS"] = config.ray_address
     return Settings(
         pool=name,
-        command=Command(str(config.python or sys.executable), environment(config.env)),
+        command=Command(
+            str(config.python or sys.executable), variables, CHILD_PROGRAM if is_local else RAY_BRIDGE_PROGRAM
+        ),
         setup=Setup(
             directory=None if config.directory is None else str(config.directory),
             path=[str(folder) for folder in config.path],

@@ -32,6 +32,7 @@ from config.secret import redact
 from runtime import clock
 
 CHILD_PROGRAM = Path(child.__file__).resolve()
+RAY_BRIDGE_PROGRAM = CHILD_PROGRAM.with_name("ray_bridge.py")
 #: no folder of ours and none of the user's account on sys.path; the Python stack of a segmentation fault on stderr
 OPTIONS = ("-P", "-s", "-X", "faulthandler")
 CHILD_SOCKET = 3
@@ -50,10 +51,11 @@ _TO_CHILD = msgspec.msgpack.Encoder(decimal_format="string")
 
 @dataclass(frozen=True)
 class Command:
-    """How a child is started: interpreter and the variables it gets. The environment never appears in a repr."""
+    """How a child is started: interpreter, the variables it gets, program. The environment never appears in a repr."""
 
     python: str
     environment: Mapping[str, str] = field(repr=False)
+    program: Path = CHILD_PROGRAM
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class WorkerProcess:
     """One living child process.
 
     `on_message` gets each message, `on_exit` the end, after the last message. `on_line` gets ("stdout" | "stderr",
-    line) of what the child prints, bounded as `output.Lines` says. Another `program` than the workers' brings the
-    `decoder` of its messages.
+    line) of what the child prints, bounded as `output.Lines` says. A program that says other things
+    than a worker brings the `decoder` of its messages.
     """
 
     def __init__(
@@ -123,7 +125,6 @@ class WorkerProcess:
         on_message: Callable[[Any], object],
         on_exit: Callable[[Exit], object],
         on_line: Callable[[str, str], object],
-        program: Path = CHILD_PROGRAM,
         decoder: msgspec.msgpack.Decoder[Any] = _FROM_CHILD,
     ) -> None:
         self._max_message = max_message
@@ -140,7 +141,7 @@ class WorkerProcess:
         pipes = {name: os.pipe() for name in ("stdout", "stderr")}
         try:
             self._spawned = Spawned(
-                [command.python, *OPTIONS, str(program), str(CHILD_SOCKET), str(os.getpid())],
+                [command.python, *OPTIONS, str(command.program), str(CHILD_SOCKET), str(os.getpid())],
                 command.environment,
                 {1: pipes["stdout"][1], 2: pipes["stderr"][1], CHILD_SOCKET: theirs.fileno()},
                 lambda: gevent.spawn(self._finish),
