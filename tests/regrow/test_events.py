@@ -213,7 +213,7 @@ def test_asyncio_reads_with_a_timeout_and_raises_refusals(state_dir: Path) -> No
         found = run(
             wire.tcp,
             """
-first = client.subscribe("test.*")
+first = await client.subscribe("test.*").__aenter__()
 nothing = await first.read(timeout=0.02)
 second = await error_of(client.subscribe("test.*").read())
 await first.close()
