@@ -3,7 +3,8 @@
 Decisions. One connection (a DEALER socket) carries all requests of a client, told apart by their ids. The event loop
 watches the file descriptors of the socket and of its monitor and drains them in batches: no task of ours runs, so none
 can leak, and cancelling a caller is only forgetting its id (and telling the daemon). When the link is lost every
-request under way ends with `ConnectionFailed`, and the next one makes a new connection.
+request under way ends with `ConnectionFailed`, and the next one makes a new connection. In a process that gevent has
+patched asyncio waits in gevent's own loop, so it works there too and other greenlets run meanwhile.
 """
 
 from __future__ import annotations

@@ -252,3 +252,38 @@ return [first, await error_of(read("broken", after=1, how="wait"))]
     eventually(lambda: wire.actor.waiting)
     wire.sockets.close()
     assert running.get(timeout=PATIENCE_S * 2) == [["RateLimited", "no"], ["ConnectionFailed", "unknown"]]
+
+
+def test_in_a_process_that_gevent_patched_it_works_and_stays_cooperative(wire: Wire) -> None:
+    found = run_unpatched(
+        """
+        from gevent import monkey
+        monkey.patch_all()
+        import asyncio, json, sys, gevent
+        import regrow.aio
+
+        ticks = 0
+        def tick():
+            global ticks
+            while True:
+                ticks += 1
+                gevent.sleep(0.001)
+
+        async def main():
+            async with regrow.aio.connect(sys.argv[1]) as client:
+                sums = await asyncio.gather(*(client.ask("probe", "add", a=n) for n in range(20)))
+                parts = [part async for part in client.stream("probe", "numbers", to=20, credit=3)]
+                before = ticks
+                try:
+                    await client.ask("probe", "wait", timeout=0.2)
+                except regrow.DeadlineExceeded:
+                    pass
+                return [sums, parts, ticks > before]
+
+        ticker = gevent.spawn(tick)
+        print(json.dumps(gevent.spawn(asyncio.run, main()).get()))
+        ticker.kill()
+        """,
+        wire.tcp,
+    )
+    assert found == [[n + 1 for n in range(20)], list(range(20)), True]

@@ -158,6 +158,27 @@ def test_a_client_that_does_not_read_costs_bounded_memory_and_gets_each_answer_i
             lazy.close()
 
 
+def test_how_many_bytes_of_answers_wait_for_one_client_is_configured(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port, "PIPE_MESSAGES", 2)
+    with wire_on(state_dir, max_message=64 * 1024, max_outbox_per_client=256 * 1024) as wire:
+        lazy = Raw.made(rcvhwm=1, rcvbuf=4096)
+        try:
+            lazy.connect(wire.tcp)
+            before = counters.ANSWERS.value("REPLY") + counters.ANSWERS.value("ERROR")
+            asked = [lazy.ask("big", {"size": 60_000}) for _ in range(200)]
+            eventually(lambda: counters.ANSWERS.value("REPLY") + counters.ANSWERS.value("ERROR") == before + 200)
+            (peer,) = wire.sockets.peers()
+            # what is over is answered with an error of a few hundred bytes
+            assert 128 * 1024 < peer.outbox_bytes <= 256 * 1024 + 200 * 500
+            answers = [lazy.receive() for _ in asked]
+            assert {answer.op for answer in answers} == {"REPLY", "ERROR"}
+            assert len({answer.id for answer in answers}) == 200
+        finally:
+            lazy.close()
+
+
 def test_refusals_to_a_client_that_does_not_read_are_bounded_and_counted(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

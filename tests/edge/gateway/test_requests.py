@@ -7,6 +7,7 @@ import msgspec
 import pytest
 import zmq
 
+from regrow.protocol.frames import REQUEST_OPS
 from runtime.edge.gateway import counters, service
 from tests.edge.gateway.harness import INCARNATION, Wire, wire_on
 
@@ -399,3 +400,41 @@ def test_requests_and_answers_add_up(wire: Wire) -> None:
     after = counters.REQUESTS.value("ASK"), sum(counters.ANSWERS.value(op) for op in ("REPLY", "ERROR"))
     assert after[0] - before[0] == after[1] - before[1] == 6
     assert wire.sockets.service.in_flight == 0
+
+
+def test_over_all_ops_every_request_that_wants_an_answer_has_exactly_one(wire: Wire) -> None:
+    terminal = ["WELCOME", "PONG", "REPLY", "ERROR", "END", "ACK"]
+    before = {op: counters.REQUESTS.value(op) for op in [*REQUEST_OPS.values(), counters.INVALID]}
+    answers_before = sum(counters.ANSWERS.value(op) for op in terminal)
+    client = wire.client()
+    answered = [
+        client.request("HELLO"),
+        client.request("PING"),
+        client.request("DESCRIBE"),
+        client.ask("add", {"a": 1}),
+        client.ask("crash"),
+        client.ask("numbers", {"to": 3}, stream=True),
+        client.ask("broken", {"after": 1, "how": "refuse"}, stream=True),
+        client.ask("add", {"a": 1}, idem="k"),
+        client.request("TELL", {"to": "probe", "method": "count", "ack": True}),
+        client.request("SUB", {"topics": ["test.never"]}, id=b"sub"),
+        client.request("UNSUB", id=b"sub"),
+        client.request("UNSUB", id=b"nothing"),
+    ]
+    client.send(b"RG1", b"NOPE", b"invalid", b"{}")
+    silent = [
+        client.request("TELL", {"to": "probe", "method": "count"}),
+        client.request("CANCEL", id=b"nothing"),
+        client.request("CREDIT", {"n": 1}, id=b"nothing"),
+    ]
+    found: list[bytes] = []
+    while len(found) < len(answered) + 1:
+        answer = client.receive()
+        if answer.op in terminal:
+            found.append(answer.id)
+    assert client.is_silent(0.05)
+    assert sorted(found) == sorted([*answered, b"invalid"])
+    requests = sum(counters.REQUESTS.value(op) - count for op, count in before.items())
+    answers = sum(counters.ANSWERS.value(op) for op in terminal) - answers_before
+    assert requests - len(silent) == answers == len(answered) + 1
+    assert wire.sockets.service.work == 0
