@@ -57,7 +57,7 @@ class Project:
             return other.execute(query.encode()).fetchall()
 
     def tables(self) -> set[str]:
-        names = "information_schema.tables WHERE table_schema = 'public'"
+        names = "information_schema.tables WHERE table_schema = current_schema()"
         sqlite = self.url.startswith("sqlite")
         query = "SELECT name FROM sqlite_master WHERE type = 'table'" if sqlite else f"SELECT table_name FROM {names}"
         return {row[0] for row in self.rows(query)}
@@ -68,9 +68,9 @@ def project(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    postgres_database: PostgresDatabase,
+    postgres_schema: PostgresDatabase,
 ) -> Project:
-    url = postgres_database.url if request.param == "postgresql" else "sqlite:///app.db"
+    url = postgres_schema.url if request.param == "postgresql" else "sqlite:///app.db"
     return Project(tmp_path, url, capsys)
 
 
@@ -158,9 +158,9 @@ def test_a_trigger_is_one_statement(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_file_may_run_outside_a_transaction(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], postgres_database: PostgresDatabase
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], postgres_schema: PostgresDatabase
 ) -> None:
-    project = Project(tmp_path, postgres_database.url, capsys)
+    project = Project(tmp_path, postgres_schema.url, capsys)
     project.write("0001_users.sql", USERS)
     project.write("0002_index.sql", "-- no transaction\nCREATE INDEX CONCURRENTLY by_name ON users (name)")
 
@@ -169,14 +169,14 @@ def test_a_file_may_run_outside_a_transaction(
 
 
 def test_a_mistake_is_told_with_its_line_and_without_the_password(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], postgres_database: PostgresDatabase
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], postgres_schema: PostgresDatabase
 ) -> None:
-    project = Project(tmp_path, postgres_database.url, capsys)
+    project = Project(tmp_path, postgres_schema.url, capsys)
     project.write("0001_users.sql", "CREATE TABLE users (name text);\nCREATE TABEL orders ();\n")
     assert 'line 2: syntax error at or near "TABEL"' in project.migrate()[2]
-    password = psycopg.conninfo.conninfo_to_dict(postgres_database.url)["password"]
-    wrong = postgres_database.url.replace(str(password), "a-wrong-secret")
-    project.config.write_text(project.config.read_text().replace(postgres_database.url, wrong))
+    password = psycopg.conninfo.conninfo_to_dict(postgres_schema.url)["password"]
+    wrong = postgres_schema.url.replace(str(password), "a-wrong-secret")
+    project.config.write_text(project.config.read_text().replace(postgres_schema.url, wrong))
 
     status, _, err = project.migrate()
 
@@ -212,11 +212,11 @@ def test_a_database_without_migrations_is_wrong_usage(project: Project) -> None:
     assert "no database 'other' has a key migrations, those that have: db" in err
 
 
-def test_two_that_migrate_at_once_apply_each_file_once(tmp_path: Path, postgres_database: PostgresDatabase) -> None:
+def test_two_that_migrate_at_once_apply_each_file_once(tmp_path: Path, postgres_schema: PostgresDatabase) -> None:
     (tmp_path / "0001_users.sql").write_text(USERS + "SELECT pg_sleep(0.2)")
     (tmp_path / "0002_orders.sql").write_text(ORDERS)
     files = read_folder(tmp_path)
-    login = PostgresLogin(DatabaseUrl(postgres_database.url), "test")
+    login = PostgresLogin(DatabaseUrl(postgres_schema.url), "test")
 
     def migrate() -> int:
         with open_postgres(login, 5.0) as database:
@@ -228,10 +228,10 @@ def test_two_that_migrate_at_once_apply_each_file_once(tmp_path: Path, postgres_
 
 
 def test_a_lock_that_stays_taken_is_an_error_and_not_a_hang(
-    postgres_database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+    postgres_schema: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migrations, "LOCK_WAIT_S", 0.2)
-    login = PostgresLogin(DatabaseUrl(postgres_database.url), "test")
+    login = PostgresLogin(DatabaseUrl(postgres_schema.url), "test")
 
     with open_postgres(login, 5.0), pytest.raises(MigrationError, match="somebody else has been migrating"):
         open_postgres(login, 5.0).__enter__()

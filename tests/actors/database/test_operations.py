@@ -152,12 +152,12 @@ def test_a_client_that_may_read_can_do_nothing_else(
 
 
 def test_a_function_cannot_write_or_change_the_session_in_a_reading_statement(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
     writes = "CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'DELETE FROM accounts; SELECT 1'"
     operations = {"balances": BALANCES, "path": {"sql": "SHOW search_path", "kind": "value"}}
     database = start_database(
-        postgres_database.url, operations, setup=[*ACCOUNTS, writes], allow_sql="read_only", pool_size=1
+        postgres_schema.url, operations, setup=[*ACCOUNTS, writes], allow_sql="read_only", pool_size=1
     )
 
     with pytest.raises(DatabaseError) as caught:

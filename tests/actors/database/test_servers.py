@@ -30,10 +30,10 @@ NO_BREAKER: dict[str, Any] = {"breaker": None}
 
 
 @pytest.fixture
-def role(postgres_database: PostgresDatabase) -> Iterator[str]:
+def role(postgres_schema: PostgresDatabase) -> Iterator[str]:
     """A user whose password the test changes."""
-    name = f"rotating_{postgres_database.name}"
-    with postgres_database.connect() as admin:
+    name = f"rotating_{postgres_schema.name}"
+    with postgres_schema.connect() as admin:
         admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'first-secret'")
         yield name
         admin.execute(f"DROP ROLE {name}")
@@ -45,15 +45,15 @@ def url_of(database: PostgresDatabase, role: str) -> str:
 
 
 def test_a_rotated_password_is_read_at_the_next_connection(
-    start_database: StartDatabase, postgres_database: PostgresDatabase, role: str, tmp_path: Path
+    start_database: StartDatabase, postgres_schema: PostgresDatabase, role: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "password"
     file.write_text("first-secret\n")
-    url = url_of(postgres_database, role)
+    url = url_of(postgres_schema, role)
     database = start_database(url, {"pid": PID, "one": ONE}, pool_size=1, password_file=file, **NO_BREAKER)
     pid = database.ask("pid")
 
-    with postgres_database.connect() as admin:
+    with postgres_schema.connect() as admin:
         admin.execute(f"ALTER ROLE {role} PASSWORD 'second-secret'")
         file.write_text("second-secret\n")
         admin.execute("SELECT pg_terminate_backend(%s, 2000)", (pid,))
@@ -64,7 +64,7 @@ def test_a_rotated_password_is_read_at_the_next_connection(
 
 def test_a_login_refused_while_the_file_is_written_is_tried_with_the_new_password(
     start_database: StartDatabase,
-    postgres_database: PostgresDatabase,
+    postgres_schema: PostgresDatabase,
     role: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ def test_a_login_refused_while_the_file_is_written_is_tried_with_the_new_passwor
         return connect(*args, **keys)
 
     monkeypatch.setattr(psycopg, "connect", connect_and_rotate)
-    url = url_of(postgres_database, role)
+    url = url_of(postgres_schema, role)
     database = start_database(url, {"one": ONE}, pool_size=1, password_file=file, **NO_BREAKER)
 
     assert database.ask("one") == 1
@@ -90,9 +90,9 @@ def test_a_login_refused_while_the_file_is_written_is_tried_with_the_new_passwor
 
 
 def test_a_password_file_that_is_not_there_is_named(
-    start_database: StartDatabase, postgres_database: PostgresDatabase, tmp_path: Path
+    start_database: StartDatabase, postgres_schema: PostgresDatabase, tmp_path: Path
 ) -> None:
-    url = url_of(postgres_database, "regrow")
+    url = url_of(postgres_schema, "regrow")
     database = start_database(url, {"one": ONE}, pool_size=1, password_file=tmp_path / "nothing", **NO_BREAKER)
 
     with pytest.raises(ConnectionFailed, match=r"nothing cannot be read: No such file") as caught:
@@ -141,9 +141,9 @@ def _writing(server: PostgresServer, password: str | None = None) -> psycopg.Con
 
 
 def test_a_host_that_does_not_answer_costs_its_own_time_only(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
-    parts = psycopg.conninfo.conninfo_to_dict(postgres_database.url)
+    parts = psycopg.conninfo.conninfo_to_dict(postgres_schema.url)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{parts['port']}"
         url = f"postgresql://{parts['user']}:{parts['password']}@{hosts}/{parts['dbname']}"
@@ -157,11 +157,11 @@ def test_a_host_that_does_not_answer_costs_its_own_time_only(
 # -- notifications
 
 
-def test_notifications_become_events(start_database: StartDatabase, postgres_database: PostgresDatabase) -> None:
-    database = start_database(postgres_database.url, {"one": ONE}, pool_size=1, listen=["orders", 'odd "name"'])
+def test_notifications_become_events(start_database: StartDatabase, postgres_schema: PostgresDatabase) -> None:
+    database = start_database(postgres_schema.url, {"one": ONE}, pool_size=1, listen=["orders", 'odd "name"'])
     database.wait_for("database.listening")
 
-    with postgres_database.connect() as other:
+    with postgres_schema.connect() as other:
         other.execute("SELECT pg_notify('orders', 'number 5')")
         other.execute("SELECT pg_notify('elsewhere', '')")
         other.execute("SELECT pg_notify('odd \"name\"', '')")
@@ -172,12 +172,12 @@ def test_notifications_become_events(start_database: StartDatabase, postgres_dat
 
 
 def test_many_notifications_at_once_all_arrive_in_order(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
-    database = start_database(postgres_database.url, {}, listen=["orders"])
+    database = start_database(postgres_schema.url, {}, listen=["orders"])
     database.wait_for("database.listening")
 
-    with postgres_database.connect() as other:
+    with postgres_schema.connect() as other:
         other.execute("SELECT pg_notify('orders', i::text) FROM generate_series(1, 1000) i")
     database.wait_for("database.notified", 1000)
 

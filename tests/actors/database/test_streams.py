@@ -174,10 +174,10 @@ def test_a_stream_of_a_broken_statement_is_a_database_error(start_database: Star
 
 
 def test_a_caller_that_gave_up_before_the_stream_began_leaves_no_stream(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
     operations = {"sleep": {"sql": "SELECT pg_sleep(:s)", "kind": "value"}, "numbers": NUMBERS, "one": ONE}
-    database = start_database(postgres_database.url, operations, pool_size=1)
+    database = start_database(postgres_schema.url, operations, pool_size=1)
     database.ask("one")
     busy = database.ask_later("sleep", s=0.2)
     promise = database.ask_later("numbers", last=10)
@@ -190,14 +190,14 @@ def test_a_caller_that_gave_up_before_the_stream_began_leaves_no_stream(
 
 
 def test_memory_stays_small_while_a_large_answer_streams(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
     # ten megabytes in rows of one: no pull brings more than about one
     operations = {
         "big": {"sql": "SELECT i, repeat('x', 1000000) AS x FROM generate_series(1, 10) i", "kind": "stream"},
         "one": ONE,
     }
-    database = start_database(postgres_database.url, operations, pool_size=1)
+    database = start_database(postgres_schema.url, operations, pool_size=1)
     stream = database.ask("big")
     sizes = []
     done = False
@@ -255,9 +255,9 @@ COPY_OPERATIONS: dict[str, Any] = {
 
 
 @pytest.fixture
-def copying(start_database: StartDatabase, postgres_database: PostgresDatabase) -> Database:
+def copying(start_database: StartDatabase, postgres_schema: PostgresDatabase) -> Database:
     setup = ["CREATE TABLE IF NOT EXISTS users (name text PRIMARY KEY, born date)"]
-    return start_database(postgres_database.url, COPY_OPERATIONS, setup=setup, pool_size=1)
+    return start_database(postgres_schema.url, COPY_OPERATIONS, setup=setup, pool_size=1)
 
 
 def test_rows_that_were_copied_in_can_be_copied_out(copying: Database) -> None:
