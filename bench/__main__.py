@@ -67,11 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(report.say_result(lines[-1]), flush=True)
             if options.json is not None:
                 report.save(options.json, lines)
+        if options.save and not options.quick:
+            report.save(saved, report.merged(saved, lines))
+            report.render(saved, report.RESULTS)
     missed = report.unmet(lines[1:])
     print(f"{len(missed)} goals missed" + "".join(f"\n    {line}" for line in missed))
-    if options.save and not options.quick:
-        report.save(saved, report.merged(saved, lines))
-        report.render(saved, report.RESULTS)
     return 0
 
 

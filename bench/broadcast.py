@@ -21,8 +21,8 @@ QUESTION = Question(
             quick={"actors": 100},
         ),
     ],
-    rounds=9,
-    best_of=3,
+    rounds=7,
+    best_of=9,
     peers=[OTP],
 )
 

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ class Contestant:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # so that what it started ends with it
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", **(environment or {})},
         )
 
@@ -93,6 +95,10 @@ class Contestant:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         if self._folder is not None:
             self._folder.cleanup()
 

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from bench.callers import per_second
 from bench.question import Case, Goal, Metric, Peer, Question
+from bench.served import served
 from bench.tree import Tree
 from runtime.messages import Call
 
 CONNECTIONS = 10
-
-
-@contextmanager
-def _server() -> Iterator[Mapping[str, str]]:
-    from tests.support.servers.postgres import PostgresServer
-
-    with PostgresServer() as server:
-        yield {"BENCH_DATABASE": server.url()}
 
 
 QUESTION = Question(
@@ -37,7 +28,7 @@ QUESTION = Question(
     peers=[Peer("psycopg_pool", "bench.peers.psycopg_pools", needs="psycopg psycopg_pool", patched=True)],
     rounds=7,
     note="The same private PostgreSQL for both. Ours bounds each statement by its deadline.",
-    around=_server,
+    around=lambda: served("bench.peers.postgres_server", "BENCH_DATABASE"),
 )
 
 _tree: Any = None

@@ -27,6 +27,7 @@ QUESTION = Question(
             ],
             quick={"n": 1000},
             rounds=3,
+            warm_up=False,
         ),
         Case(
             "1 000 000 actors in one process",
@@ -39,6 +40,7 @@ QUESTION = Question(
             peers=[],
             quick={"n": 2000},
             rounds=1,
+            warm_up=False,
         ),
     ],
     peers=[OTP],

@@ -23,8 +23,8 @@ QUESTION = Question(
             quick={"actors": 100},
         ),
     ],
-    rounds=9,
-    best_of=3,
+    rounds=7,
+    best_of=7,
     peers=[OTP],
 )
 

@@ -64,6 +64,7 @@ class Case:
     peers: Sequence[str] | None = None  # None: all of the question's
     quick: Mapping[str, Number] = field(default_factory=dict)
     rounds: int | None = None
+    warm_up: bool = True  # a first round that is not counted
 
 
 @dataclass(frozen=True)

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from bench.callers import p99_ms, per_second, steady
-from bench.contestant import ROOT
 from bench.question import Case, Goal, Metric, Peer, Question
+from bench.served import served
 from bench.tree import Tree
 from runtime.messages import Call
 
 CONCURRENCY = 50
-
-
-@contextmanager
-def _origin() -> Iterator[Mapping[str, str]]:
-    command = [sys.executable, "-m", "bench.peers.http_origin"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            yield {"BENCH_ORIGIN": process.stdout.readline().decode().strip()}
-        finally:
-            process.stdin.close()
-            process.wait(10)
 
 
 _BARE = "bare requests.Session"
@@ -52,7 +36,7 @@ QUESTION = Question(
     peers=[Peer(_BARE, "bench.peers.bare_session", needs="requests gevent", patched=True)],
     rounds=5,
     note="Both against the same small server on the same two cores; both decode the JSON body.",
-    around=_origin,
+    around=lambda: served("bench.peers.http_origin", "BENCH_ORIGIN"),
 )
 
 _tree: Any = None

@@ -25,14 +25,14 @@ QUESTION = Question(
     cases=[
         Case(
             "1 sibling",
-            {"crashes": 90, "siblings": 1, "batches": 20},
+            {"crashes": 90, "siblings": 1, "batches": 4},
             [Metric("us", _US, "us", goals=[Goal("OTP", at_most=4)])],
             peers=["OTP"],
             quick={"batches": 1},
         ),
         Case(
             "10 000 siblings",
-            {"crashes": 90, "siblings": 10_000, "batches": 2},
+            {"crashes": 90, "siblings": 10_000, "batches": 1},
             [Metric("us", _US, "us", goals=[Goal("OTP", at_most=0.5), Goal("ours, 1 sibling", at_most=1.5)])],
             quick={"batches": 1, "siblings": 100},
         ),
@@ -44,8 +44,8 @@ QUESTION = Question(
             rounds=4,
         ),
     ],
-    rounds=9,
-    best_of=3,
+    rounds=7,
+    best_of=5,
     peers=[OTP, _ALONE],
     note="OTP's logger is off and nobody subscribes to our events; but for the last case fewer than 100 restarts are "
     "in the window.",
@@ -108,4 +108,4 @@ def ours(crashes: int, siblings: int = 1, batches: int = 1, before: int = 0) -> 
 
 def ours_alone(crashes: int, siblings: int = 1, batches: int = 1, before: int = 0) -> dict[str, float]:
     """Time the plain case, to compare the others with."""
-    return ours(90, 1, 20)
+    return ours(90, 1, 4)

@@ -25,7 +25,7 @@ QUESTION = Question(
     ],
     peers=[OTP],
     rounds=7,
-    best_of=2,
+    best_of=3,
 )
 
 

@@ -98,7 +98,8 @@ def _case(
 ) -> Iterator[Result]:
     params = {**case.params, **(case.quick if quick else {})}
     answers: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    for number in range(rounds + (0 if quick else 1)):
+    uncounted = 1 if case.warm_up and not quick else 0
+    for number in range(rounds + uncounted):
         order = list(contestants)
         order = order[number % len(order) :] + order[: number % len(order)]
         for name in order:
@@ -114,7 +115,7 @@ def _case(
                 skipped[name] = str(error)
                 say(f"{question.name}, {case.name}: without {name}, {error}")
                 continue
-            if number > 0 or quick:
+            if number >= uncounted:
                 answers[name].append(_best(case, runs))
     for metric in case.metrics:
         yield _result(question, case, metric, {n: answers[n] for n in contestants}, skipped)

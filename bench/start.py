@@ -27,8 +27,8 @@ QUESTION = Question(
             quick={"n": 100},
         ),
     ],
-    rounds=9,
-    best_of=3,
+    rounds=7,
+    best_of=5,
     peers=[OTP],
 )
 

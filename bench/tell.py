@@ -15,7 +15,7 @@ QUESTION = Question(
     cases=[
         Case(
             "bursts of 5 000",
-            {"n": 100_000, "burst": 5000},
+            {"n": 25_000, "burst": 5000},
             [
                 Metric(
                     "us",
@@ -27,8 +27,8 @@ QUESTION = Question(
             quick={"n": 500, "burst": 100},
         ),
     ],
-    rounds=9,
-    best_of=3,
+    rounds=7,
+    best_of=9,
     peers=[OTP, PYKKA_THREADS, PYKKA_GEVENT],
     note="A mailbox of ours holds 10 000 messages, so each sender waits for the drain after each burst.",
 )

@@ -50,4 +50,4 @@ def _measure(submit: Callable[..., Future[int]], n: int, window: int, size: int)
 
 def close() -> None:
     for executor in _executors.values():
-        executor.shutdown(wait=False)
+        executor.shutdown(wait=True)

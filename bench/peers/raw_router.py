@@ -17,7 +17,7 @@ _folder = tempfile.TemporaryDirectory(prefix="bench-raw-")
 def gateway(clients: int, size: int, window: int, seconds: float, ipc: int = 0) -> dict[str, float]:
     """Measure the answers of the loop."""
     if not _endpoints:
-        socket = zmq.Context.instance().socket(zmq.ROUTER)
+        socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         socket.bind(f"ipc://{Path(_folder.name) / 'raw.sock'}")
         _endpoints["ipc"] = f"ipc://{Path(_folder.name) / 'raw.sock'}"
         _endpoints["tcp"] = f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"

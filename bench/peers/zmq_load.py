@@ -16,7 +16,7 @@ HEADER = b'{"to":"echo","method":"echo"}'
 
 def main(endpoint: str, size: int, window: int, seconds: float) -> None:
     """Ask for that long and print the number of answers."""
-    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
     socket.connect(endpoint)
