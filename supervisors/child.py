@@ -14,7 +14,7 @@ from runtime import clock, events
 from runtime.actor import Actor
 from runtime.introspect import ChildFacts
 from runtime.promise import AskTimeout, Promise
-from runtime.reasons import NOPROC, Crashed, ExitReason, Ignore, reason_of
+from runtime.reasons import NOPROC, Crashed, ExitReason, Ignore, StartFailed, reason_of
 from runtime.ref import Ref, spawn
 from runtime.scheduler import DEAD
 from runtime.signals import when_ended
@@ -170,8 +170,11 @@ def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
     start = spec.start
     if isinstance(start, type) and issubclass(start, Actor):
         limit: Timer | None = None
+        begun: Ref | None = None
 
         def prepare(ref: Ref) -> None:
+            nonlocal begun
+            begun = ref
             if spec.mailbox is not None:
                 ref.bound = spec.mailbox
             if spec.timeout_s is not None:
@@ -187,6 +190,12 @@ def _run_start(supervisor: Ref, spec: ChildSpec) -> Any:
             return spawn(
                 start, spec.args, spec.kwargs, name=spec.name, parent=supervisor, label=str(spec.id), prepare=prepare
             )
+        except Exception as error:  # whatever else leaves a start may be the end of the supervisor itself
+            reason = reason_of(error)
+            if begun is None or not isinstance(reason, Crashed):
+                raise
+            begun.publish_crash(reason, None)
+            raise StartFailed(reason) from error
         finally:
             if limit is not None:
                 limit.cancel()

@@ -229,7 +229,7 @@ class Supervisor(Actor):
         assert backoff is not None
         delay_s = child.next_delay_s(backoff)
         child.set(RESTARTING)
-        child.why = f"restarts in {delay_s:.3g} s after {child.last_reason}"[:MAX_REASON_CHARS]
+        child.why = f"restarts in {delay_s:.3g} s" + (f" after {_text(child.last_reason)}" if child.last_reason else "")
         self.retry_in(child, delay_s)
 
     def retry_in(self, child: Child, delay_s: float) -> None:
@@ -248,13 +248,13 @@ class Supervisor(Actor):
         delay_s = child.next_delay_s(park)
         child.set(PARKED)
         child.last_reason = reason
-        child.why = f"gave up ({reason}), tries again in {delay_s:.3g} s"[:MAX_REASON_CHARS]
+        child.why = f"gave up ({_text(reason)}), tries again in {delay_s:.3g} s"
         self.retry_in(child, delay_s)
         events.publish(
             "actor.parked",
             actor=child.spec.name or child.label,
             supervisor=self.ref.path,
-            reason=str(reason),
+            reason=_text(reason),
             retry_in_s=delay_s,
         )
 
@@ -268,7 +268,7 @@ class Supervisor(Actor):
         child.set(WAITING)
         child.last_reason = reason
         names = ", ".join(child.spec.depends_on) or "its dependency"
-        child.why = f"waits for {names}: {redact(str(reason))}"[:MAX_REASON_CHARS]
+        child.why = f"waits for {names}: {_text(reason)}"
         self.retry_in(child, delay_s)
         child.unwait = wait_for(child.spec.depends_on, partial(self._dependency_back, child))
         events.publish(
@@ -332,7 +332,7 @@ class Supervisor(Actor):
                 path=child.ref.path,
                 incarnation=child.ref.serial,
                 restarts=sum(child.restarts.values()),
-                reason=str(child.last_reason)[:MAX_REASON_CHARS],
+                reason=_text(child.last_reason),
                 crash_id=crash_id_of(child.last_reason),
             )
 
@@ -504,7 +504,8 @@ class Supervisor(Actor):
         }
 
 
-def _text(reason: ExitReason) -> str:
+def _text(reason: ExitReason | None) -> str:
+    """The reason for people: masked first, then cut, so that no cut leaves half a secret."""
     return redact(str(reason))[:MAX_REASON_CHARS]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from config.secret import Secret
 from regrow.testing import ManualClock
 from runtime import events
+from runtime.introspect import snapshot
 from runtime.reasons import SHUTDOWN
 from runtime.ref import Ref
 from supervisors import (
@@ -60,6 +64,17 @@ def test_a_parked_entry_that_cannot_start_stays_parked(workshop: Workshop, manua
     assert states(supervisor) == {"entry": "restarting"}
     manual_clock.advance(4 + 4)
     assert states(supervisor) == {"entry": "running"}
+
+
+def test_what_is_told_of_a_parked_entry_shows_no_secret(
+    workshop: Workshop, manual_clock: ManualClock, published: list[events.Event]
+) -> None:
+    password = Secret("hunter2-hunter2")
+    workshop.faults["w"] = [RuntimeError(f"{'x' * 430} login failed with {password.reveal()}")]
+    supervisor = workshop.supervise(entry(workshop), max_restarts=0)
+    shown = json.dumps(snapshot(supervisor).to_json()) + str([event.fields for event in published])
+    assert "login failed with" in shown
+    assert "hunter2" not in shown
 
 
 def test_terminating_a_parked_entry_cancels_its_return(workshop: Workshop, manual_clock: ManualClock) -> None:

@@ -11,7 +11,7 @@ from regrow.testing import ManualClock
 from runtime import clock, events
 from runtime.actor import Actor
 from runtime.names import whereis
-from runtime.reasons import ExitReason, Ignore, StartFailed
+from runtime.reasons import Crashed, ExitReason, Ignore, StartFailed
 from runtime.ref import Ref
 from supervisors import (
     ChildSpec,
@@ -225,6 +225,18 @@ def test_a_start_that_takes_too_long_is_killed_and_has_failed(workshop: Workshop
     assert starting.get(block=False).reason == ExitReason("timeout")
     assert whereis("clerk") is None
     assert which_children(supervisor) == []
+
+
+def test_a_start_that_raised_is_remembered_as_a_crash_under_the_id_that_its_supervisor_reports(
+    workshop: Workshop, published: list[events.Event]
+) -> None:
+    workshop.faults["a"] = [Boom("no start today")]
+    supervisor = workshop.supervise()
+    reason = _start_error(supervisor, workshop.spec("a", name="clerk")).reason
+    crashes = [event.fields for event in published if event.topic == "actor.crashed"]
+    assert [(crash["actor"], crash["message"]) for crash in crashes] == [("clerk", "no start today")]
+    assert isinstance(reason, Crashed)
+    assert crashes[0]["crash_id"] == reason.crash_id
 
 
 def _start_error(supervisor: Ref, spec: ChildSpec) -> ChildStartFailed:
