@@ -463,6 +463,9 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     """How long on_stop may take before the actor is killed; brutal_kill: no orderly stop at all."""
     timeout: PositiveDuration | None = None
     """The default deadline of a request, and the time a handler may always have; absent: the class's own, 30s."""
+    start_timeout: PositiveDuration = PositiveDuration("1m")
+    """How long __init__ and on_start may take together; then the start has failed, and the entry is parked as one that
+    gave up."""
     mailbox: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
     """How many messages may wait; more are refused with overloaded. Absent: the class's own, 10000."""
     run_in: Literal["hub", "thread", "process"] = "hub"

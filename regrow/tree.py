@@ -25,11 +25,13 @@ from runtime.actor import DEFAULT_TIMEOUT_S
 from runtime.directory import Directory, Entry
 from runtime.exports import exports_of
 from runtime.introspect import ChildFacts, find_facts
-from runtime.ref import Ref
+from runtime.ref import Ref, spawn
 from supervisors import Backoff, ChildSpec, Supervisor
 
 PARK = Backoff(base_s=1.0, max_s=300.0, jitter=0.25, reset_after_s=600.0)
 ROOT_RESTARTS, ROOT_SECONDS = 3, 5
+# An actor that hangs in __init__ or on_start would hold up all that start after it, so its start has failed by then.
+START_TIMEOUT_S = 60.0
 
 
 class Tree:
@@ -59,10 +61,9 @@ class Tree:
 
     def start(self, doors: Sequence[ChildSpec]) -> Ref:
         """Start the whole tree and return the root. Raises what a door's start raised. Switches greenlets."""
-        root: Ref = Supervisor.start(self.specs(doors), max_restarts=ROOT_RESTARTS, max_seconds=ROOT_SECONDS)
-        root.label = "root"
-        self.root = root
-        return root
+        flags = {"max_restarts": ROOT_RESTARTS, "max_seconds": ROOT_SECONDS}
+        self.root = spawn(Supervisor, (self.specs(doors),), flags, label="root")
+        return self.root
 
     def failing(self) -> dict[str, str]:
         """Return the entries that cannot be reached now, each with its state. Never switches."""
@@ -71,6 +72,7 @@ class Tree:
     def _add_integration(self, name: str, kind: str, config: Any, plan: Plan) -> None:
         for child in plan.children:
             child.measured = True
+            child.start_timeout_s = START_TIMEOUT_S
             child.backoff = child.backoff or backoff_of(config)
             child.depends_on = child.depends_on or tuple(config.depends_on)
             child.on_dependency_down = config.on_dependency_down
@@ -93,6 +95,7 @@ class Tree:
             shutdown=entry.shutdown if isinstance(entry.shutdown, str) else float(entry.shutdown),
             mailbox=actor_class.mailbox if entry.mailbox is None else entry.mailbox,
             timeout_s=timeout_s,
+            start_timeout_s=float(entry.start_timeout),
             backoff=backoff_of(entry),
             measured=True,
             exports=exports,

@@ -184,6 +184,57 @@ def test_an_entry_that_gives_up_is_parked_and_the_daemon_serves_on(daemon: Start
     assert "gave up" in tree
 
 
+UNABLE = {
+    "unable.py": """
+import gevent
+from regrow import Actor, exported
+
+
+class Unable(Actor):
+    def __init__(self, password: str) -> None:
+        super().__init__()
+        raise RuntimeError(f"nobody lets {password} in")
+
+
+class Hanging(Actor):
+    def on_start(self) -> None:
+        gevent.sleep(3600)
+
+
+class Able(Actor):
+    @exported
+    def double(self, number: int) -> int:
+        return 2 * number
+"""
+}
+
+
+def test_an_actor_that_raises_or_hangs_at_its_first_start_is_parked_and_the_others_serve(daemon: StartDaemon) -> None:
+    toml = """
+    [daemon]
+    path = ["."]
+    [actors.unable]
+    class = "unable:Unable"
+    args = { password = "${UNABLE_PASSWORD}" }
+    [actors.hanging]
+    class = "unable:Hanging"
+    start_timeout = "200ms"
+    [actors.able]
+    class = "unable:Able"
+    """
+    served = daemon(toml, files=UNABLE, env={"UNABLE_PASSWORD": "swordfish-and-chips"})
+    caller = Caller(served)
+    assert caller.ask("able", "double", number=21) == 42
+    caller.close()
+    failing = {entry["actor"]: entry for entry in served.get("/readyz").json()["failing"]}
+    assert "nobody lets *** in" in failing["root/actors/unable"]["why"]
+    assert "timeout" in failing["root/actors/hanging"]["why"]
+    why = served.run("why", "unable").stdout
+    assert "RuntimeError: nobody lets *** in" in why
+    assert "Traceback" in why
+    assert "swordfish" not in why + served.log + served.run("tree").stdout + served.get("/tree").text
+
+
 @pytest.mark.slow
 def test_a_second_start_is_ready_soon_and_the_idle_daemon_is_small(daemon: StartDaemon) -> None:
     served = daemon(default_configuration(), measured=False)
