@@ -33,7 +33,8 @@ UNTOUCHED = [{"name": "Ada", "balance": 100}, {"name": "Alan", "balance": 0}]
 
 
 def transfer(database: Database, amount: int) -> Any:
-    return database.ask("transfer", **{"amount": amount, "to": "Alan", "from": "Ada"})
+    arguments: dict[str, Any] = {"amount": amount, "to": "Alan", "from": "Ada"}
+    return database.ask("transfer", **arguments)
 
 
 @pytest.fixture
