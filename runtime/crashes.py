@@ -68,7 +68,9 @@ def _blame(path: str, reason: Crashed, message: Any) -> str | None:
 
 
 def describe_message(message: Any) -> str:
-    """Name a message without its payload. Never switches."""
+    """Name a message without its payload; None stands for a start or a stop. Never switches."""
+    if message is None:
+        return "no message"
     if isinstance(message, Call):
         return f"call {message.method}({', '.join(sorted(message.args))})"
     return type(message).__name__

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from config.secret import redact
 from runtime import clock
 from runtime.ref import Ref
 from runtime.scheduler import DEAD
@@ -153,10 +154,19 @@ def _node(facts: ChildFacts, path: str) -> Node:
 
 def _status(actor: Any, path: str) -> dict[str, Any]:
     try:
-        return dict(actor.status())
+        return {key: _masked(value) for key, value in actor.status().items()}
     except Exception:  # noqa: BLE001 - an edge: one actor's broken status must not hide the tree
         _log.exception("the status of an actor failed", extra={"event": "status.failed", "path": path})
         return {"error": "its status failed"}
+
+
+def _masked(value: Any) -> Any:
+    """The value without secrets: a user's status may repeat what configuration gave it."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: _masked(each) for key, each in value.items()}
+    return [_masked(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def find_facts(root: Ref, labels: list[str]) -> ChildFacts | None:
