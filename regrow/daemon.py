@@ -50,6 +50,7 @@ from actors.integrations import INTEGRATIONS
 from config.errors import ConfigErrors
 from config.json_schema import json_schema
 from config.load import Config, load
+from config.secret import redact
 from regrow import systemd
 from regrow.protocol.exits import EX_CONFIG, EX_DRAIN, EX_GAVE_UP, EX_OK, EX_TAKEN
 from regrow.reload import MAX_TOLD, client_changes, new_clients, taken_over, waiting_for_restart
@@ -72,11 +73,12 @@ from runtime.edge.ports import BindFailed, PortTaken, holder_of
 from runtime.exports import exports_of
 from runtime.hub_watch import HubWatch
 from runtime.introspect import Node, snapshot
+from runtime.names import whereis
 from runtime.promise import AskTimeout
 from runtime.reasons import SHUTDOWN
 from runtime.ref import Ref
 from runtime.signals import when_ended
-from supervisors import ChildSpec
+from supervisors import ChildSpec, count_children
 
 LOCK_FILE = "daemon.lock"
 ROOT_PING_S = 5.0
@@ -230,7 +232,7 @@ class Daemon:
                 raise StartFailed(str(cause), EX_TAKEN) from None
             if isinstance(cause, BindFailed):
                 raise StartFailed(str(cause), EX_CONFIG) from None
-            raise StartFailed(f"the tree did not start: {cause or error}", EX_GAVE_UP) from error
+            raise StartFailed(redact(f"the tree did not start: {cause or error}"), EX_GAVE_UP) from error
 
     def snapshot(self) -> Node | None:
         """Return the tree as of now, None before it was started. Never switches."""
@@ -293,14 +295,13 @@ class Daemon:
         return EX_DRAIN if cut_off else EX_OK
 
     def _drain_gateway(self, limit_s: float) -> int:
-        from runtime.names import whereis
-
         gateway = whereis("gateway")
         if gateway is None:
             return 0
         try:
             left: int = gateway.ask(Drain(limit_s), timeout=limit_s + 5)
-        except Exception:  # noqa: BLE001 - an edge: a gateway that cannot drain must not keep the daemon from stopping
+        except Exception as error:  # noqa: BLE001 - an edge: a gateway that cannot drain must not keep the daemon up
+            log.line(40, "daemon.drain_failed", f"the gateway could not drain: {type(error).__name__}: {error}")
             return 1
         return left
 
@@ -375,8 +376,6 @@ class Daemon:
 
     def _ping_watchdog(self, every_s: float) -> None:
         """Ping systemd's watchdog as long as the hub runs and the root supervisor answers."""
-        from supervisors import count_children
-
         while not self._stop.is_set():
             if self.root is not None and self.root.is_alive():
                 with contextlib.suppress(Exception):

@@ -256,11 +256,6 @@ def _escaped(runner: Runner, ref: Ref, error: BaseException) -> None:
 _RUNNER_CODE = frozenset({Runner.run.__code__, _start.__code__})
 
 
-def take_runner() -> Runner:
-    """Return a runner that waits to be switched to with a ref. Never switches."""
-    return S.idle.pop() if S.idle else Runner()
-
-
 def schedule(ref: Ref) -> None:
     """Put an actor that has messages and no runner in line. Never switches."""
     ref.runner = QUEUED
