@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import gevent
 
 from bench.core import OTP, PYKKA_GEVENT, PYKKA_THREADS, THESPIAN, XOSCAR
 from bench.echo import Echo
-from bench.question import Case, Goal, Metric, Question, times_faster
+from bench.question import Case, Goal, Question, times_faster
+from bench.timing import Watch, both
 from supervisors import ChildSpec, Supervisor, which_children
-
-
-def _metric(*goals: Goal) -> list[Metric]:
-    return [Metric("us", "ask and its answer", "us", goals=goals)]
-
 
 _GOALS = (
     Goal("OTP", at_most=1.3),
@@ -29,18 +23,18 @@ QUESTION = Question(
     name="ask",
     title="ask round trip, default timeout",
     cases=[
-        Case("1 asker", {"n": 10_000, "askers": 1}, _metric(*_GOALS), quick={"n": 500}),
+        Case("1 asker", {"n": 10_000, "askers": 1}, both("ask and its answer", *_GOALS), quick={"n": 500}),
         Case(
             "100 askers",
             {"n": 10_000, "askers": 100},
-            _metric(*_MANY),
+            both("ask and its answer", *_MANY),
             peers=["OTP", "pykka threads", "pykka gevent", "xoscar"],
             quick={"n": 500},
         ),
         Case(
             "1 asker, of a configured actor (each message timed and counted)",
             {"n": 10_000, "askers": 1, "measured": 1},
-            _metric(),
+            both("ask and its answer"),
             peers=["OTP"],
             quick={"n": 500},
         ),
@@ -62,11 +56,11 @@ def ours(n: int, askers: int, measured: int = 0) -> dict[str, float]:
         for _ in range(each):
             echo.ask("hello")
 
-    began = perf_counter()
+    watch = Watch()
     if askers == 1:
         ask()
     else:
         gevent.joinall([gevent.spawn(ask) for _ in range(askers)], raise_error=True)
-    took = perf_counter() - began
+    watch.stop()
     boss.stop()
-    return {"us": took / (each * askers) * 1e6}
+    return watch.per(each * askers)

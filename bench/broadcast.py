@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from bench.core import OTP
-from bench.question import Case, Goal, Metric, Question
+from bench.question import Case, Goal, Question
+from bench.timing import Watch, both
 from runtime.actor import Actor
 from runtime.promise import Promise
 
@@ -17,7 +17,7 @@ QUESTION = Question(
         Case(
             "and 10 000 messages back",
             {"actors": 10_000},
-            [Metric("us", "one actor's message and its way back", "us", goals=[Goal("OTP", at_most=3)])],
+            both("one actor's message and its way back", Goal("OTP", at_most=3)),
             quick={"actors": 100},
         ),
     ],
@@ -54,11 +54,11 @@ def ours(actors: int) -> dict[str, float]:
     """Time one broadcast and its answers."""
     refs = [Member.start() for _ in range(actors)]
     collector = Collector.start(actors)
-    began = perf_counter()
+    watch = Watch()
     for ref in refs:
         ref.tell(collector)
     collector.ask("all")
-    took = perf_counter() - began
+    watch.stop()
     for ref in [collector, *refs]:
         ref.kill()
-    return {"us": took / actors * 1e6}
+    return watch.per(actors)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from bench.core import OTP
 from bench.echo import Echo
-from bench.question import Case, Goal, Metric, Question
+from bench.question import Case, Goal, Question
+from bench.timing import Watch, both
 from runtime.actor import Actor
 from runtime.promise import Promise
 from runtime.signals import Down, monitor
@@ -19,7 +19,7 @@ QUESTION = Question(
         Case(
             "monitored, killed, all heard of",
             {"actors": 10_000},
-            [Metric("us", "monitor, kill and Down of one", "us", goals=[Goal("OTP", at_most=3)])],
+            both("monitor, kill and Down of one", Goal("OTP", at_most=3)),
             quick={"actors": 100},
         ),
     ],
@@ -61,11 +61,11 @@ def ours(actors: int) -> dict[str, float]:
     """Time monitors, kills and Downs."""
     refs = [Echo.start() for _ in range(actors)]
     watcher = Watcher.start()
-    began = perf_counter()
+    watch = Watch()
     watcher.ask(refs)
     for ref in refs:
         ref.kill()
     watcher.ask("all heard")
-    took = perf_counter() - began
+    watch.stop()
     watcher.kill()
-    return {"us": took / actors * 1e6}
+    return watch.per(actors)

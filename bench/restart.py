@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from time import perf_counter
 from typing import Any
 
 from gevent import get_hub
@@ -11,7 +10,8 @@ from greenlet import getcurrent
 
 from bench.core import OTP
 from bench.echo import Crasher, Echo
-from bench.question import Case, Goal, Metric, Peer, Question
+from bench.question import Case, Goal, Peer, Question
+from bench.timing import Watch, both
 from supervisors import ChildSpec, Supervisor
 
 MANY = 1_000_000_000
@@ -26,20 +26,20 @@ QUESTION = Question(
         Case(
             "1 sibling",
             {"crashes": 90, "siblings": 1, "batches": 4},
-            [Metric("us", _US, "us", goals=[Goal("OTP", at_most=4)])],
+            both(_US, Goal("OTP", at_most=4)),
             peers=["OTP"],
             quick={"batches": 1},
         ),
         Case(
             "10 000 siblings",
             {"crashes": 90, "siblings": 10_000, "batches": 1},
-            [Metric("us", _US, "us", goals=[Goal("OTP", at_most=0.5), Goal("ours, 1 sibling", at_most=1.5)])],
+            both(_US, Goal("OTP", at_most=0.5), Goal("ours, 1 sibling", at_most=1.5)),
             quick={"batches": 1, "siblings": 100},
         ),
         Case(
             "after 50 000 restarts",
             {"crashes": 500, "before": 50_000},
-            [Metric("us", _US, "us", goals=[Goal("OTP", at_most=0.5), Goal("ours, 1 sibling", at_most=1.5)])],
+            both(_US, Goal("OTP", at_most=0.5), Goal("ours, 1 sibling", at_most=1.5)),
             quick={"before": 100, "crashes": 10},
             rounds=4,
         ),
@@ -77,11 +77,11 @@ def _boss(tester: _Tester, siblings: int) -> Any:
     return Supervisor.start([target, *others], max_restarts=MANY, max_seconds=3600)
 
 
-def _crashes(tester: _Tester, crashes: int) -> float:
-    began = perf_counter()
+def _crashes(tester: _Tester, crashes: int, watch: Watch) -> None:
+    watch.resume()
     for _ in range(crashes):
         tester.crash()
-    return perf_counter() - began
+    watch.stop()
 
 
 _late: tuple[_Tester, Any] | None = None
@@ -90,20 +90,21 @@ _late: tuple[_Tester, Any] | None = None
 def ours(crashes: int, siblings: int = 1, batches: int = 1, before: int = 0) -> dict[str, float]:
     """Time crashes in a row; with `before`, of a supervisor that has restarted so often already."""
     global _late
+    watch = Watch()
     if before:
         if _late is None:
             tester = _Tester()
             _late = tester, _boss(tester, 1)
-            _crashes(tester, before)
-        return {"us": _crashes(_late[0], crashes) / crashes * 1e6}
-    took = 0.0
+            _crashes(tester, before, Watch())
+        _crashes(_late[0], crashes, watch)
+        return watch.per(crashes)
     for _ in range(batches):
         tester = _Tester()
         boss = _boss(tester, siblings)
         gc.collect()
-        took += _crashes(tester, crashes)
+        _crashes(tester, crashes, watch)
         boss.stop(timeout=None)
-    return {"us": took / (crashes * batches) * 1e6}
+    return watch.per(crashes * batches)
 
 
 def ours_alone(crashes: int, siblings: int = 1, batches: int = 1, before: int = 0) -> dict[str, float]:

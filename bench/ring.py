@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from gevent import get_hub
 from greenlet import getcurrent
 
 from bench.core import OTP
-from bench.question import Case, Goal, Metric, Question
+from bench.question import Case, Goal, Question
+from bench.timing import Watch, both
 from runtime.actor import Actor
 
 QUESTION = Question(
@@ -19,7 +19,7 @@ QUESTION = Question(
         Case(
             "1 000 rounds",
             {"actors": 1000, "n": 1_000_000},
-            [Metric("us", "hop", "us", goals=[Goal("OTP", at_most=2.5)])],
+            both("hop", Goal("OTP", at_most=2.5)),
             quick={"actors": 10, "n": 500},
         ),
     ],
@@ -52,10 +52,10 @@ def ours(actors: int, n: int) -> dict[str, float]:
     refs = [Member.start(lambda: hub.loop.run_callback(me.switch)) for _ in range(actors)]
     for ref, following in zip(refs, [*refs[1:], refs[0]], strict=True):
         ref.ask(following)
-    began = perf_counter()
+    watch = Watch()
     refs[0].tell(n)
     hub.switch()
-    took = perf_counter() - began
+    watch.stop()
     for ref in refs:
         ref.kill()
-    return {"us": took / n * 1e6}
+    return watch.per(n)

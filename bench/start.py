@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from bench.core import OTP
 from bench.echo import Echo
-from bench.question import Case, Goal, Metric, Question
+from bench.question import Case, Goal, Question
+from bench.timing import Watch, both
 from supervisors import ChildSpec, DynamicSupervisor, start_dynamic
 
 QUESTION = Question(
@@ -16,13 +15,13 @@ QUESTION = Question(
         Case(
             "10 000 under one dynamic supervisor",
             {"n": 10_000},
-            [Metric("us", "start of one", "us", goals=[Goal("OTP", at_most=2.5)])],
+            both("start of one", Goal("OTP", at_most=2.5)),
             quick={"n": 100},
         ),
         Case(
             "10 000 that nobody supervises",
             {"n": 10_000, "bare": 1},
-            [Metric("us", "start of one", "us")],
+            both("start of one"),
             peers=[],
             quick={"n": 100},
         ),
@@ -36,16 +35,16 @@ QUESTION = Question(
 def ours(n: int, bare: int = 0) -> dict[str, float]:
     """Time `n` starts."""
     if bare:
-        began = perf_counter()
+        watch = Watch()
         refs = [Echo.start() for _ in range(n)]
-        took = perf_counter() - began
+        watch.stop()
         for ref in refs:
             ref.kill()
-        return {"us": took / n * 1e6}
+        return watch.per(n)
     boss = DynamicSupervisor.start(ChildSpec("child", Echo, shutdown="brutal_kill"))
-    began = perf_counter()
+    watch = Watch()
     for _ in range(n):
         start_dynamic(boss)
-    took = perf_counter() - began
+    watch.stop()
     boss.stop(timeout=None)
-    return {"us": took / n * 1e6}
+    return watch.per(n)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 from bench.core import OTP, PYKKA_GEVENT, PYKKA_THREADS
 from bench.echo import Echo
-from bench.question import Case, Goal, Metric, Question, times_faster
+from bench.question import Case, Goal, Question, times_faster
+from bench.timing import Watch, both
 from supervisors import ChildSpec, Supervisor, which_children
 
 QUESTION = Question(
@@ -16,14 +15,7 @@ QUESTION = Question(
         Case(
             "bursts of 5 000",
             {"n": 25_000, "burst": 5000},
-            [
-                Metric(
-                    "us",
-                    "tell and its handling",
-                    "us",
-                    goals=[Goal("OTP", at_most=2.5), times_faster("pykka threads", 8)],
-                )
-            ],
+            both("tell and its handling", Goal("OTP", at_most=2.5), times_faster("pykka threads", 8)),
             quick={"n": 500, "burst": 100},
         ),
     ],
@@ -39,11 +31,11 @@ def ours(n: int, burst: int) -> dict[str, float]:
     boss = Supervisor.start([ChildSpec("echo", Echo)])
     echo = which_children(boss)[0][1]
     bursts = n // burst
-    began = perf_counter()
+    watch = Watch()
     for _ in range(bursts):
         for _ in range(burst):
             echo.tell("hello")
         echo.ask("flush")
-    took = perf_counter() - began
+    watch.stop()
     boss.stop()
-    return {"us": took / (bursts * burst) * 1e6}
+    return watch.per(bursts * burst)

@@ -7,6 +7,7 @@
 main() ->
     logger:set_primary_config(level, none),
     process_flag(trap_exit, true),
+    find_scheduler(),
     loop().
 
 loop() ->
@@ -33,15 +34,37 @@ answer(Question, Params) ->
         Class:Reason -> io_lib:format("error: ~0p", [{Class, Reason}])
     end.
 
-%% Time one function in a process of its own, with a fresh heap; returns microseconds.
+%% Time one function in a process of its own, with a fresh heap; returns microseconds {by the wall, of the processor}.
 timed(Function) ->
     Me = self(),
     Pid = spawn_link(fun() ->
-        Began = erlang:monotonic_time(nanosecond),
+        Began = now_us(),
         Function(),
-        Me ! {took, self(), erlang:monotonic_time(nanosecond) - Began}
+        Me ! {took, self(), since(Began)}
     end),
-    receive {took, Pid, Ns} -> Ns / 1000 end.
+    receive {took, Pid, Took} -> Took end.
+
+now_us() -> {erlang:monotonic_time(nanosecond) / 1000, processor_us()}.
+
+since({Wall, Processor}) ->
+    {WallNow, ProcessorNow} = now_us(),
+    {WallNow - Wall, ProcessorNow - Processor}.
+
+per({Wall, Processor}, Operations) -> [{us, Wall / Operations}, {cpu_us, Processor / Operations}].
+
+%% The processor time of the one scheduler thread, as Linux counts it.
+processor_us() ->
+    {ok, Text} = file:read_file(persistent_term:get(scheduler_file)),
+    [Ns | _] = binary:split(Text, <<" ">>),
+    binary_to_integer(Ns) / 1000.
+
+find_scheduler() ->
+    {ok, Threads} = file:list_dir("/proc/self/task"),
+    [Found | _] = [Folder || Thread <- Threads, Folder <- ["/proc/self/task/" ++ Thread],
+                             {ok, Name} <- [file:read_file(Folder ++ "/comm")], is_scheduler(Name)],
+    persistent_term:put(scheduler_file, Found ++ "/schedstat").
+
+is_scheduler(Name) -> lists:member(string:trim(Name), [<<"1_scheduler">>, <<"erts_sched_1">>]).
 
 %% -- questions
 
@@ -54,7 +77,7 @@ question(ask, #{n := N, askers := Askers}) ->
         [receive {done, Pid} -> ok end || Pid <- Pids]
     end),
     gen_server:stop(Server),
-    [{us, Took / (Each * Askers)}];
+    per(Took, Each * Askers);
 
 question(tell, #{n := N, burst := Burst}) ->
     {ok, Server} = start_link(echo),
@@ -63,13 +86,13 @@ question(tell, #{n := N, burst := Burst}) ->
         times(Bursts, fun() -> times(Burst, fun() -> gen_server:cast(Server, hello) end), gen_server:call(Server, flush) end)
     end),
     gen_server:stop(Server),
-    [{us, Took / (Bursts * Burst)}];
+    per(Took, Bursts * Burst);
 
 question(start, #{n := N}) ->
     {ok, Boss} = start_boss(dynamic),
     Took = timed(fun() -> times(N, fun() -> {ok, _} = supervisor:start_child(Boss, []) end) end),
     stop_boss(Boss),
-    [{us, Took / N}];
+    per(Took, N);
 
 question(restart, #{crashes := Crashes, before := Before}) ->
     case whereis(late) of
@@ -79,7 +102,7 @@ question(restart, #{crashes := Crashes, before := Before}) ->
             crashes(Before);
         _ -> ok
     end,
-    [{us, crashes(Crashes) / Crashes}];
+    per(crashes(Crashes), Crashes);
 
 question(restart, #{crashes := Crashes, siblings := Siblings, batches := Batches}) ->
     Took = [begin
@@ -88,7 +111,7 @@ question(restart, #{crashes := Crashes, siblings := Siblings, batches := Batches
         stop_boss(Boss),
         T
     end || _ <- lists:seq(1, Batches)],
-    [{us, lists:sum(Took) / (Crashes * Batches)}];
+    per({lists:sum([Wall || {Wall, _} <- Took]), lists:sum([Used || {_, Used} <- Took])}, Crashes * Batches);
 
 question(memory, #{n := N}) ->
     {ok, Boss} = start_boss(dynamic),
@@ -108,7 +131,7 @@ question(ring, #{actors := Actors, n := Hops}) ->
     [gen_server:call(Pid, {next, Next}) || {Pid, Next} <- lists:zip(Pids, tl(Pids) ++ [First])],
     Took = timed(fun() -> gen_server:cast(First, {token, Hops, self()}), receive arrived -> ok end end),
     [gen_server:stop(Pid) || Pid <- Pids],
-    [{us, Took / Hops}];
+    per(Took, Hops);
 
 question(broadcast, #{actors := Actors}) ->
     Pids = [begin {ok, Pid} = start_link(echo), Pid end || _ <- lists:seq(1, Actors)],
@@ -118,7 +141,7 @@ question(broadcast, #{actors := Actors}) ->
         gen_server:call(Collector, all, infinity)
     end),
     [gen_server:stop(Pid) || Pid <- [Collector | Pids]],
-    [{us, Took / Actors}];
+    per(Took, Actors);
 
 question(monitor, #{actors := Actors}) ->
     Pids = [begin {ok, Pid} = gen_server:start(?MODULE, echo, []), Pid end || _ <- lists:seq(1, Actors)],
@@ -127,7 +150,7 @@ question(monitor, #{actors := Actors}) ->
         [exit(Pid, kill) || Pid <- Pids],
         [receive {'DOWN', Ref, _, _, _} -> ok end || Ref <- Refs]
     end),
-    [{us, Took / Actors}].
+    per(Took, Actors).
 
 ask(_, 0) -> ok;
 ask(Server, N) -> hello = gen_server:call(Server, hello), ask(Server, N - 1).
@@ -143,9 +166,9 @@ crashes(Crashes) ->
     Took.
 
 crash_in_a_row(First, Crashes) ->
-    Began = erlang:monotonic_time(nanosecond),
+    Began = now_us(),
     Last = crash(First, Crashes),
-    {(erlang:monotonic_time(nanosecond) - Began) / 1000, Last}.
+    {since(Began), Last}.
 
 crash(Pid, 0) -> Pid;
 crash(Pid, N) ->

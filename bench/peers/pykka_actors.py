@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from time import perf_counter
 from typing import Any
 
 import pykka
+
+from bench.timing import Watch
 
 
 class Echo(pykka.ThreadingActor):
@@ -24,7 +25,7 @@ def ask(n: int, askers: int, measured: int = 0) -> dict[str, float]:
             echo.ask("hello")
 
     threads = [threading.Thread(target=work) for _ in range(askers)]
-    began = perf_counter()
+    watch = Watch()
     if askers == 1:
         work()
     else:
@@ -32,20 +33,20 @@ def ask(n: int, askers: int, measured: int = 0) -> dict[str, float]:
             thread.start()
         for thread in threads:
             thread.join()
-    took = perf_counter() - began
+    watch.stop()
     echo.stop()
-    return {"us": took / (each * askers) * 1e6}
+    return watch.per(each * askers)
 
 
 def tell(n: int, burst: int) -> dict[str, float]:
     """Time `n` tells in bursts, each drained by an ask."""
     echo = Echo.start()
     bursts = max(1, n // burst)
-    began = perf_counter()
+    watch = Watch()
     for _ in range(bursts):
         for _ in range(burst):
             echo.tell("hello")
         echo.ask("flush")
-    took = perf_counter() - began
+    watch.stop()
     echo.stop()
-    return {"us": took / (bursts * burst) * 1e6}
+    return watch.per(bursts * burst)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Any
 
 from thespian.actors import Actor, ActorExitRequest, ActorSystem
+
+from bench.timing import Watch
 
 _system = ActorSystem("simpleSystemBase")
 
@@ -19,12 +20,12 @@ class Echo(Actor):
 def ask(n: int, askers: int, measured: int = 0) -> dict[str, float]:
     """Time `n` asks by the one asker that a system can have."""
     echo = _system.createActor(Echo)
-    began = perf_counter()
+    watch = Watch()
     for _ in range(n):
         _system.ask(echo, "hello", 5)
-    took = perf_counter() - began
+    watch.stop()
     _system.tell(echo, ActorExitRequest())
-    return {"us": took / n * 1e6}
+    return watch.per(n)
 
 
 def close() -> None:

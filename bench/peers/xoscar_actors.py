@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import Any
 
 import xoscar
+
+from bench.timing import Watch
 
 _loop = asyncio.new_event_loop()
 _pool: Any = None
@@ -32,11 +33,11 @@ async def _ask(each: int, askers: int) -> dict[str, float]:
         for _ in range(each):
             await echo.echo("hello")
 
-    began = perf_counter()
+    watch = Watch()
     await asyncio.gather(*(work() for _ in range(askers)))
-    took = perf_counter() - began
+    watch.stop()
     await xoscar.destroy_actor(echo)
-    return {"us": took / (each * askers) * 1e6}
+    return watch.per(each * askers)
 
 
 def close() -> None:
