@@ -26,7 +26,7 @@ QUESTION = Question(
         Case("1 asker", {"n": 10_000, "askers": 1}, both("ask and its answer", *_GOALS), quick={"n": 500}),
         Case(
             "100 askers",
-            {"n": 10_000, "askers": 100},
+            {"n": 40_000, "askers": 100},
             both("ask and its answer", *_MANY),
             peers=["OTP", "pykka threads", "pykka gevent", "xoscar"],
             quick={"n": 500},

@@ -70,7 +70,7 @@ QUESTION = Question(
             quick={"seconds": 0.2},
         ),
     ],
-    rounds=5,
+    rounds=3,
     note="The worst of each round. On a machine shared with other programs these add their time slices to all figures "
     "but the processor time.",
 )

@@ -15,7 +15,7 @@ _ZERORPC = Goal("zerorpc", at_least=5)
 def _case(clients: int, size: int, window: int) -> Case:
     return Case(
         f"{clients} client{'s' if clients > 1 else ''}, {size} B, window {window}",
-        {"clients": clients, "size": size, "window": window, "seconds": 1.0},
+        {"clients": clients, "size": size, "window": window, "seconds": 0.8},
         [Metric("per_s", "echo over tcp", "per second", lower_is_better=False, goals=[_RAW, _ZERORPC])],
         quick={"seconds": 0.1, "clients": min(clients, 2)},
     )
@@ -29,7 +29,7 @@ QUESTION = Question(
         Peer("raw ROUTER", "bench.peers.raw_router", needs="zmq"),
         Peer("zerorpc", "bench.peers.zerorpc_echo", needs="zerorpc"),
     ],
-    rounds=5,
+    rounds=4,
     note="Ours is a whole daemon: decoding, rights, argument check, mailbox, deadline, counters, a reply encoded.",
 )
 

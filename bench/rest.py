@@ -34,7 +34,7 @@ QUESTION = Question(
         ),
     ],
     peers=[Peer(_BARE, "bench.peers.bare_session", needs="requests gevent", patched=True)],
-    rounds=5,
+    rounds=4,
     note="Both against the same small server on the same two cores; both decode the JSON body.",
     around=lambda: served("bench.peers.http_origin", "BENCH_ORIGIN"),
 )

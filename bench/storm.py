@@ -34,6 +34,7 @@ QUESTION = Question(
             ],
             quick={"seconds": 0.2},
             rounds=3,
+            warm_up=False,
         ),
     ],
     peers=[Peer("without the storm", "bench.storm", patched=True, function="quiet")],

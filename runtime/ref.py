@@ -54,6 +54,7 @@ STREAMS = "_actor_streams"  # the attribute under which an actor keeps its open 
 
 _serials = itertools.count(1)
 new = object.__new__
+handed, idle = S.handed, S.idle  # both are only ever changed in place
 _dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, which happen after the one that caused them
 _STATES = {STARTING: "starting", ALIVE: "running", SUSPENDED: "suspended", DEAD: "dead"}
 
@@ -175,12 +176,12 @@ class Ref(pykka.ActorRef[Any]):
             outer = me.reply
             if outer is not None and outer.deadline is not None and (deadline is None or outer.deadline < deadline):
                 deadline = outer.deadline
+            if me.ref is self and block:
+                raise RuntimeError(f"{self} asked itself, which can never be answered, call the method instead")
         if not block:
             promise = Promise(deadline=deadline)
             self.request(message, promise)
             return Future(promise)
-        if me.__class__ is Runner and me.ref is self:
-            raise RuntimeError(f"{self} asked itself, which can never be answered, call the method instead")
         if self.state == DEAD:
             raise self.unavailable()
         reply = new(_Ask)  # as its __init__ does, without the call
@@ -198,9 +199,8 @@ class Ref(pykka.ActorRef[Any]):
             self.extras.arrived()
         try:
             if self.runner is None and (S.budget > 0 or slice_goes_on()) and self.state == ALIVE and me is not hub:
-                handed = S.handed
                 handed.append(reply)
-                runner = S.idle.pop() if S.idle else Runner()
+                runner = idle.pop() if idle else Runner()
                 self.runner = runner
                 runner.switch(self)
                 if handed and handed[-1] is reply:

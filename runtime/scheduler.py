@@ -175,6 +175,8 @@ class Runner(greenlet):
                 if hand_back is not None:
                     run_callback(hand_back.switch)
                 return
+            message = reply = receive = value = special = box = None  # an idle runner keeps nobody's message alive
+            ref = None  # type: ignore[assignment]
             idle.append(self)
             ref = hand_back.switch() if hand_back is not None else hub_switch()
 
