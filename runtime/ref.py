@@ -54,7 +54,7 @@ STREAMS = "_actor_streams"  # the attribute under which an actor keeps its open 
 
 _serials = itertools.count(1)
 new = object.__new__
-handed, idle = S.handed, S.idle  # both are only ever changed in place
+idle = S.idle  # only ever changed in place
 _dying: deque[tuple[Ref, ExitReason]] = deque()  # ends that links pass on, which happen after the one that caused them
 _STATES = {STARTING: "starting", ALIVE: "running", SUSPENDED: "suspended", DEAD: "dead"}
 
@@ -66,7 +66,8 @@ class HandlerOverran(Exception):
 class _Ask(Promise):
     """The promise of a blocking ask, made without keyword arguments because it is made for each of them."""
 
-    __slots__ = ()
+    __slots__ = ("before",)
+    before: Any  # the ask that was handed over before this one, see `scheduler.S.handed`
 
     def __init__(self, waiter: Any, deadline: float | None) -> None:
         self.waiter = waiter
@@ -168,16 +169,18 @@ class Ref(pykka.ActorRef[Any]):
         `AskTimeout`, `ActorUnavailable` (never started), `ActorDied`, `MailboxFull`. With `block=False` returns a
         `Future` at once. Switches greenlets.
         """
-        if get_ident() != HUB_THREAD:
-            return self._ask_from_foreign_thread(message, block, timeout)
         me = getcurrent()
         deadline = None if timeout is None else clock.now() + timeout
-        if me.__class__ is Runner:
+        if type(me) is Runner:
             outer = me.reply
             if outer is not None and outer.deadline is not None and (deadline is None or outer.deadline < deadline):
                 deadline = outer.deadline
             if me.ref is self and block:
                 raise RuntimeError(f"{self} asked itself, which can never be answered, call the method instead")
+        elif me is not S.asker:
+            if get_ident() != HUB_THREAD:
+                return self._ask_from_foreign_thread(message, block, timeout)
+            S.asker = me
         if not block:
             promise = Promise(deadline=deadline)
             self.request(message, promise)
@@ -199,12 +202,13 @@ class Ref(pykka.ActorRef[Any]):
             self.extras.arrived()
         try:
             if self.runner is None and (S.budget > 0 or slice_goes_on()) and self.state == ALIVE and me is not hub:
-                handed.append(reply)
+                reply.before = S.handed
+                S.handed = reply
                 runner = idle.pop() if idle else Runner()
                 self.runner = runner
                 runner.switch(self)
-                if handed and handed[-1] is reply:
-                    handed.pop()
+                if S.handed is reply:
+                    S.handed = reply.before
             else:
                 if me is hub:
                     raise RuntimeError("ask was called in the hub, where nothing may wait, use request with a callback")

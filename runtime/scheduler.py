@@ -60,6 +60,7 @@ class _State:
     """What the hot paths share; one object, because its slots are cheaper than module globals of another module."""
 
     __slots__ = (
+        "asker",
         "budget",
         "chunk",
         "chunk_began",
@@ -76,10 +77,11 @@ class _State:
     )
 
     def __init__(self) -> None:
+        self.asker: Any = None  # the greenlet that asked last and is no runner: it is known to be of the hub's thread
         self.ready: deque[Ref] = deque()  # actors with messages and no runner, each once
         self.idle: list[Runner] = []
         self.runners: set[Runner] = set()  # every living runner, for the sweep
-        self.handed: list[Promise] = []  # asks handed straight to a runner, not answered yet
+        self.handed: Any = None  # the last ask handed straight to a runner and not answered; `before` leads to more
         self.budget = self.chunk = MAX_CHUNK
         self.scheduled = False
         self.living = 0  # actors that have not ended
@@ -92,6 +94,8 @@ class _State:
 
 class Runner(greenlet):
     """A greenlet that carries one actor after the other."""
+
+    __slots__ = ("message", "ref", "reply", "seen")
 
     def __init__(self) -> None:
         super().__init__(parent=hub)
@@ -108,14 +112,15 @@ class Runner(greenlet):
             handled = 0
             self.ref = ref
             ref.runner = self
-            if ref.state == STARTING:
-                handled = START_COST
-                hand_back = _start(self, ref)
-            elif ref.state == SUSPENDED and ref.extras is not None:
-                try:
-                    ref.extras.serve_urgent(ref)
-                except BaseException as error:  # noqa: BLE001 - the actor loop, as below
-                    _escaped(self, ref, error)
+            if ref.state != ALIVE:
+                if ref.state == STARTING:
+                    handled = START_COST
+                    hand_back = _start(self, ref)
+                elif ref.state == SUSPENDED and ref.extras is not None:
+                    try:
+                        ref.extras.serve_urgent(ref)
+                    except BaseException as error:  # noqa: BLE001 - the actor loop, as below
+                        _escaped(self, ref, error)
             box = ref.mailbox
             while box and ref.state == ALIVE and hand_back is None:  # whoever waits for a start goes first
                 try:
@@ -137,8 +142,8 @@ class Runner(greenlet):
                         self.reply = reply
                         if ref.extras is not None:
                             ref.extras.began(message)
-                        special = specials.get(message.__class__)
-                        value = receive(message) if special is None else special(ref, message)
+                        kind = type(message)
+                        value = specials[kind](ref, message) if kind in specials else receive(message)
                         ref.handled += 1
                         if ref.extras is not None:
                             ref.extras.ended(None)
@@ -175,7 +180,7 @@ class Runner(greenlet):
                 if hand_back is not None:
                     run_callback(hand_back.switch)
                 return
-            message = reply = receive = value = special = box = None  # an idle runner keeps nobody's message alive
+            message = reply = receive = value = box = None  # an idle runner keeps nobody's message alive
             ref = None  # type: ignore[assignment]
             idle.append(self)
             ref = hand_back.switch() if hand_back is not None else hub_switch()
@@ -258,6 +263,11 @@ def _escaped(runner: Runner, ref: Ref, error: BaseException) -> None:
 _RUNNER_CODE = frozenset({Runner.run.__code__, _start.__code__})
 
 
+def starting() -> list[Ref]:
+    """Return the actors whose start is under way. Never switches."""
+    return [runner.ref for runner in S.runners if runner.ref is not None and runner.ref.state == STARTING]
+
+
 def schedule(ref: Ref) -> None:
     """Put an actor that has messages and no runner in line. Never switches."""
     ref.runner = QUEUED
@@ -300,10 +310,13 @@ def _before_poll() -> None:
     state = S
     state.budget = state.chunk
     state.slice_ends = None
-    if state.handed:
-        for promise in state.handed:
+    promise = state.handed
+    if promise is not None:
+        state.handed = None
+        while promise is not None:
             promise.expire_at_deadline()
-        state.handed.clear()
+            earlier, promise.before = promise.before, None
+            promise = earlier
         if not state.sweeping:
             start_sweep()
     if not state.sweeping and len(state.idle) < len(state.runners):  # a handler is at work
