@@ -34,6 +34,7 @@ patch()
 
 import contextlib
 import fcntl
+import gc
 import io
 import os
 import secrets
@@ -57,7 +58,7 @@ from regrow.reload import MAX_TOLD, client_changes, new_clients, taken_over, wai
 from regrow.render import render_tree
 from regrow.tree import Tree
 from regrow.version import VERSION
-from runtime import clock, events, log
+from runtime import clock, events, log, scheduler
 from runtime.actor import Actor
 from runtime.edge.auth import Auth, read_admin_token, write_admin_token
 from runtime.edge.gateway import BindFailed as GatewayBindFailed
@@ -83,6 +84,7 @@ from supervisors import ChildSpec, count_children
 LOCK_FILE = "daemon.lock"
 ROOT_PING_S = 5.0
 LAST_WORDS_S = 0.5
+CUT_STARTS_S = 0.1
 # Between the last answer and the end of its connection. A ZeroMQ client with IMMEDIATE set drops, when its connection
 # ends, what it has received and not read yet; without this pause one in six drained asks was lost that way.
 READING_S = 0.2
@@ -145,6 +147,7 @@ class Daemon:
         self.sockets: GatewaySockets | None = None
         self._logs: log.Log | None = None
         self._signals = 0
+        self._closed = False
         self._stop = Event()
         self._watchers: list[Any] = []
 
@@ -154,7 +157,12 @@ class Daemon:
         """Start, announce where it listens and the tree, serve until a signal, and return the exit status."""
         self._logs = logs = log.configure()
         try:
-            self.start()
+            try:
+                self.start()
+            except StartFailed:
+                if self._stop.is_set():  # it was told to stop before it was up, and has
+                    return EX_OK
+                raise
             announce(self.banner())
             return self.serve()
         finally:
@@ -175,8 +183,7 @@ class Daemon:
         try:
             self.root = self._start_tree(self.sockets)
         except BaseException:
-            self.sockets.close()
-            self.watch.stop()
+            self._close()
             raise
         self.health.meet("tree")
         systemd.notify("READY=1", f"STATUS=serving {self.config.gateway.bind}")
@@ -306,6 +313,7 @@ class Daemon:
         return left
 
     def _close(self) -> None:
+        self._closed = True
         if self.sockets is not None:
             self.sockets.close()
         self.watch.stop()
@@ -338,6 +346,23 @@ class Daemon:
             print("regrow: second signal, stopping at once", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(128 + signal.SIGINT)
         self._stop.set()
+        if self._signals == 1:
+            gevent.spawn(self._cut_starts)
+
+    def _cut_starts(self) -> None:
+        """Kill actors that do not come up while the daemon is to stop, since a start holds up its supervisor.
+
+        Only what was starting at the look before is cut, so that healthy starts, the doors among them, may finish.
+        """
+        seen: set[int] = set()
+        while not self._closed:
+            starting = [ref for ref in scheduler.starting() if not getattr(ref.actor_class, "supervises", False)]
+            for ref in starting:
+                if ref.serial in seen:
+                    log.line(30, "start.cut", "the daemon stops, so this start is given up", actor=ref.name or ref.path)
+                    ref.kill()
+            seen = {ref.serial for ref in starting}
+            clock.sleep(CUT_STARTS_S)
 
     def _on_hup(self) -> None:
         systemd.reloading()
