@@ -163,6 +163,8 @@ class Daemon:
                 if self._stop.is_set():  # it was told to stop before it was up, and has
                     return EX_OK
                 raise
+            gc.collect()
+            gc.freeze()  # a full collection that walks all modules and the tree too holds the hub up for some 15 ms
             announce(self.banner())
             return self.serve()
         finally:
