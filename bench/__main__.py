@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.json is not None:
                 report.save(options.json, lines)
         if options.save and not options.quick:
-            report.save(saved, report.merged(saved, lines))
+            report.save(saved, report.merged(saved, lines, NAMES))
             report.render(saved, report.RESULTS)
     missed = report.unmet(lines[1:])
     print(f"{len(missed)} goals missed" + "".join(f"\n    {line}" for line in missed))

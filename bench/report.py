@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
@@ -166,13 +166,13 @@ def save(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def merged(path: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the lines of `path` with those benches replaced that `lines` measured again."""
+def merged(path: Path, lines: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the lines of `path` with those benches replaced that `lines` measured again, in the order of `names`."""
     head, new = lines[0], lines[1:]
     again = {line["bench"] for line in new}
     old = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
     kept = [line for line in old if "bench" in line and line["bench"] not in again]
-    return [head, *kept, *new]
+    return [head, *sorted([*kept, *new], key=lambda line: names.index(line["bench"]))]
 
 
 def render(source: Path, folder: Path) -> None:
@@ -182,35 +182,67 @@ def render(source: Path, folder: Path) -> None:
     results = [line for line in lines if "bench" in line]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(table(head, results))
+    (folder / "section.md").write_text(section(head, results))
     for name, group in groupby(results, key=lambda line: str(line["bench"])):
         (folder / f"{name}.svg").write_text(plot(name, list(group)))
 
 
-def table(head: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str:
-    """Return the results as Markdown, ratios first, with the machine they come from."""
+def section(head: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the README's section: how it is measured, the figures that have goals, and the plots."""
+    judged = [line for line in results if line["goals"]]
+    goals = [goal for line in judged for goal in line["goals"] if goal["met"] is not None]
+    met = sum(goal["met"] for goal in goals)
+    plots = [f"![{name}](bench/results/{name}.svg)" for name in dict.fromkeys(line["bench"] for line in results)]
+    return "\n".join(
+        [
+            *_origin(head),
+            "",
+            "`make bench` measures all of it again, `python -m bench ask tell` some of it. Every contestant has a process",
+            "of its own, they take turns within each round, and all guarantees are on: bounded mailboxes, deadlines,",
+            "counters, crash handling. The core is judged by processor time, to which other programs on the machine do",
+            "not add; times by the wall are in [the full table](bench/results/table.md).",
+            f"{met} of {len(goals)} goals are met.",
+            "",
+            *_HEADING,
+            *(row for line in judged for row in _rows(line, only_goals=True)),
+            "",
+            *plots,
+            "",
+        ]
+    )
+
+
+def _origin(head: Mapping[str, Any]) -> list[str]:
     packages = ", ".join(f"{name} {number}" for name, number in head["packages"].items())
     otp = f", OTP {head['otp']} with one scheduler" if head["otp"] else ""
     where = f"{head['machine']}, {head['cores']} cores, {head['system']}, Python {head['python']}{otp}"
-    out = [
+    return [
         f"Measured on {head['at'][:10]}: {where}; {packages}.",
         "",
         "A ratio is our figure divided by the peer's: the median of alternating rounds, in brackets their middle half.",
-        "",
-        "| bench | what | against | ratio | goal | | ours | theirs |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for line in results:
-        out += _rows(line)
-    return "\n".join(out) + "\n"
 
 
-def _rows(line: Mapping[str, Any]) -> Iterable[str]:
+_HEADING = [
+    "| bench | what | against | ratio | goal | | ours | theirs |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+]
+
+
+def table(head: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str:
+    """Return the results as Markdown, ratios first, with the machine they come from."""
+    return "\n".join([*_origin(head), "", *_HEADING, *(row for line in results for row in _rows(line)), ""])
+
+
+def _rows(line: Mapping[str, Any], *, only_goals: bool = False) -> Iterable[str]:
     what = f"{line['title']}, {line['case']}"
     ours = _shown(line["ours"], line["unit"])
     for name, ratio in line["ratios"].items():
         low, high = line["spread"]["ratios"][name]
         words = f"{_in_words(line, ratio).removesuffix(' than')} [{low:.3g} to {high:.3g}]"
         goal, mark = _cells(line, name)
+        if only_goals and not goal:
+            continue
         theirs = _shown(line["peers"][name], line["unit"])
         yield f"| {line['bench']} | {what} | {name} | {words} | {goal} | {mark} | {ours} | {theirs} |"
     if not line["ratios"] or any(goal["of"] == "ours" for goal in line["goals"]):

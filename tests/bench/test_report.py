@@ -77,8 +77,8 @@ def test_a_second_run_replaces_only_the_benches_that_it_measured(tmp_path: Path)
     saved = tmp_path / "results.json"
     old = result_of(9.0, 9.0)
     report.save(saved, [HEAD, old, {**old, "bench": "tell"}])
-    merged = report.merged(saved, [HEAD, result_of(1.0, 2.0)])
-    assert [(line["bench"], line["ours"]) for line in merged[1:]] == [("tell", 9.0), ("ask", 1.0)]
+    merged = report.merged(saved, [HEAD, result_of(1.0, 2.0)], ["ask", "tell"])
+    assert [(line["bench"], line["ours"]) for line in merged[1:]] == [("ask", 1.0), ("tell", 9.0)]
 
 
 def test_rendering_writes_a_table_and_a_plot_of_each_bench(tmp_path: Path) -> None:
@@ -86,6 +86,7 @@ def test_rendering_writes_a_table_and_a_plot_of_each_bench(tmp_path: Path) -> No
     report.save(saved, [HEAD, result_of(1.0, 2.0), result_of(1.0, 500.0)])
     report.render(saved, tmp_path)
     assert "| ask |" in (tmp_path / "table.md").read_text()
+    assert "bench/results/ask.svg" in (tmp_path / "section.md").read_text()
     plot = ET.parse(tmp_path / "ask.svg").getroot()
     bars = [float(bar.attrib["width"]) for bar in plot.iter("{http://www.w3.org/2000/svg}rect")][1:]
     assert len(bars) == 4
@@ -97,3 +98,10 @@ def test_the_saved_lines_are_json_one_a_line(tmp_path: Path) -> None:
     saved = tmp_path / "results.json"
     report.save(saved, [HEAD, result_of(1.0, 2.0)])
     assert [json.loads(line).get("bench") for line in saved.read_text().splitlines()] == [None, "ask"]
+
+
+def test_the_section_counts_goals_and_leaves_out_figures_without_one() -> None:
+    lines = [result_of(1.0, 10.0, times_faster("OTP", 6), Goal("OTP", at_least=1)), result_of(7.0, 7.0)]
+    section = report.section(HEAD, lines)
+    assert "1 of 2 goals are met" in section
+    assert "7 us" not in section
