@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 5.0
 KEPT_EVENTS = 10
+TRACED_PER_S = 50
 OUTCOMES = ("ok", "refused", "invalid", "failed", "crashed", "expired", "overloaded")
 DEAD_LETTER_REASONS = ("actor_died", "expired", "mailbox_full")
 
@@ -60,12 +61,30 @@ class Meter:
 
 
 class Trace:
-    """A trace that is capped in messages and ends by itself."""
+    """A trace that is capped in messages and in messages per second, and ends by itself."""
 
-    def __init__(self, sink: Callable[[Mapping[str, Any]], object], most: int, until: float) -> None:
+    def __init__(
+        self, sink: Callable[[Mapping[str, Any]], object], most: int, until: float, per_s: int = TRACED_PER_S
+    ) -> None:
         self.sink = sink
         self.left = most
         self.until = until
+        self.per_s = per_s
+        self.left_out = 0
+        self._second_began = clock.now()
+        self._in_second = 0
+
+    def admit(self) -> bool:
+        """Tell whether one more record fits into this second; one that does not is counted. Never switches."""
+        now = clock.now()
+        if now - self._second_began >= 1.0:
+            self._second_began, self._in_second = now, 0
+        if self._in_second >= self.per_s:
+            self.left_out += 1
+            return False
+        self._in_second += 1
+        self.left -= 1
+        return True
 
 
 class Extras:
@@ -158,9 +177,9 @@ class Extras:
         if trace is not None:
             if trace.left <= 0 or clock.now() >= trace.until:
                 self.trace = None
-                trace.sink({"at": clock.wall(), "actor": self.ref.path, "direction": "end", "what": "trace ended"})
-            else:
-                trace.left -= 1
+                ended = {"direction": "end", "what": "trace ended", "left_out": trace.left_out}
+                trace.sink({"at": clock.wall(), "actor": self.ref.path, **ended})
+            elif trace.admit():
                 trace.sink(record)
 
     # -- suspended actors
@@ -271,14 +290,19 @@ def log(ref: Ref, keep: int = KEPT_EVENTS) -> list[dict[str, Any]]:
 
 
 def trace(
-    ref: Ref, sink: Callable[[Mapping[str, Any]], object] | None = None, *, most: int = 100, seconds: float = 10.0
+    ref: Ref,
+    sink: Callable[[Mapping[str, Any]], object] | None = None,
+    *,
+    most: int = 100,
+    seconds: float = 10.0,
+    per_s: int = TRACED_PER_S,
 ) -> None:
     """Send a record of each message to `sink`, `most` of them within `seconds`, then end by itself.
 
-    Switches greenlets.
+    At most `per_s` records are sent in one second; the last record tells how many were `left_out`. Switches greenlets.
     """
     target = sink or (lambda record: events.publish("actor.traced", **record))
-    request(ref, "trace", Trace(target, most, clock.now() + seconds))
+    request(ref, "trace", Trace(target, most, clock.now() + seconds, per_s))
 
 
 def _attributes(actor: Any) -> dict[str, Any]:

@@ -207,3 +207,31 @@ def test_a_trace_ends_by_time(start: Starter, manual_clock: ManualClock) -> None
     before = len(told)
     ref.ask("after")
     assert [record["direction"] for record in told[before:]] == ["end"]
+
+
+def test_a_trace_sends_no_more_than_its_rate_in_a_second_and_tells_how_many_it_left_out(
+    start: Starter, manual_clock: ManualClock
+) -> None:
+    ref = start(Doer)
+    told: list[Mapping[str, Any]] = []
+    sys.trace(ref, told.append, most=1000, seconds=5, per_s=4)
+    for _ in range(10):
+        ref.ask("in the first second")
+    assert len(told) == 4
+    manual_clock.advance(1)
+    for _ in range(10):
+        ref.ask("in the next")
+    assert len(told) == 8
+    manual_clock.advance(4)
+    ref.ask("after")
+    assert told[-1]["direction"] == "end"
+    assert told[-1]["left_out"] == 2 * 20 + 1 - 8  # 20 came in and went out; the request for the trace went out too
+
+
+def test_a_trace_is_capped_in_rate_when_nobody_asks_for_it(start: Starter) -> None:
+    ref = start(Doer)
+    told: list[Mapping[str, Any]] = []
+    sys.trace(ref, told.append, most=1000, seconds=5)
+    for number in range(200):
+        ref.ask(number)
+    assert len(told) == sys.TRACED_PER_S
