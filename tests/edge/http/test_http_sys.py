@@ -160,3 +160,16 @@ def test_wrong_bodies_are_refused_with_what_to_write(edge: Edge) -> None:
     assert edge("POST", "/sys/log/clerk", {"keep": "all"}).status_code == 422
     assert edge("POST", "/sys/trace/clerk", {"seconds": -1}).status_code == 422
     assert edge("POST", "/sys/trace/clerk", [1]).status_code == 400
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
+def test_a_state_is_never_replaced_from_outside(edge: Edge, method: str) -> None:
+    for path in ("/sys/replace_state/clerk", "/sys/replace-state/clerk"):
+        assert edge(method, path, {"served": 99}).status_code in (404, 405)
+    assert edge("GET", "/sys/state/clerk").json()["served"] == "0"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_the_path_that_shows_a_state_takes_none(edge: Edge, method: str) -> None:
+    assert edge(method, "/sys/state/clerk", {"served": 99}).status_code in (404, 405)
+    assert edge("GET", "/sys/state/clerk").json()["served"] == "0"
