@@ -19,7 +19,13 @@ run: .venv/.for-run ## Start the daemon with CONFIG (config/default.toml)
 	@exec $(BIN)/regrow run --config $(CONFIG)
 
 .PHONY: test
-test: lint ## Check style, types and imports, then run every test with coverage
+test: lint ## Check style, types and imports, then run every test
+	$(BIN)/python -m tests.support.install
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Tracing doubles the time of the tests, so it is a target of its own.
+.PHONY: coverage
+coverage: .venv/.for-test ## Run every test and report what they cover
 	$(BIN)/python -m tests.support.install
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
