@@ -40,6 +40,16 @@ class Slow(Actor):
     def on_stop(self) -> None:
         print("stopped in good order", flush=True)
 """,
+    "hanging.py": """
+import gevent
+from regrow import Actor
+
+
+class Hanging(Actor):
+    def on_stop(self) -> None:
+        print("stopping takes forever", flush=True)
+        gevent.sleep(3600)
+""",
     "stubborn.py": """
 import gevent
 from regrow import Actor, exported
@@ -88,6 +98,24 @@ def test_a_drain_that_takes_too_long_answers_what_is_left_and_ends_with_75(daemo
     assert pending.error(Cancelled).started == "yes"
     assert served.wait() == 75
     caller.close()
+
+
+def test_a_tree_that_does_not_stop_in_time_is_left_behind_with_75_and_a_last_word(daemon: StartDaemon) -> None:
+    toml = """
+    [daemon]
+    path = ["."]
+    drain_timeout = "0s"
+    stop_timeout = "300ms"
+    [actors.hanging]
+    class = "hanging:Hanging"
+    shutdown = "1h"
+    """
+    served = daemon(toml, files=FILES)
+    served.send_signal(signal.SIGTERM)
+    served.wait_for_log("stopping takes forever")
+    assert served.wait() == 75
+    assert '"event":"daemon.stop_timed_out"' in served.log
+    assert '"event":"daemon.stopped"' not in served.log
 
 
 def test_a_second_signal_ends_the_daemon_at_once(daemon: StartDaemon) -> None:
