@@ -180,7 +180,10 @@ class Ref(pykka.ActorRef[Any]):
         elif me is not S.asker:
             if get_ident() != HUB_THREAD:
                 return self._ask_from_foreign_thread(message, block, timeout)
-            S.asker = me
+            if me is not hub:
+                S.asker = me
+            elif block:
+                raise RuntimeError("ask was called in the hub, where nothing may wait, use request with a callback")
         if not block:
             promise = Promise(deadline=deadline)
             self.request(message, promise)
@@ -201,17 +204,13 @@ class Ref(pykka.ActorRef[Any]):
         if self.extras is not None:
             self.extras.arrived()
         try:
-            if self.runner is None and (S.budget > 0 or slice_goes_on()) and self.state == ALIVE and me is not hub:
+            if self.runner is None and (S.budget > 0 or slice_goes_on()) and self.state == ALIVE:
                 reply.before = S.handed
                 S.handed = reply
-                runner = idle.pop() if idle else Runner()
-                self.runner = runner
-                runner.switch(self)
+                (idle.pop() if idle else Runner()).switch(self)
                 if S.handed is reply:
                     S.handed = reply.before
             else:
-                if me is hub:
-                    raise RuntimeError("ask was called in the hub, where nothing may wait, use request with a callback")
                 if self.runner is None and self.state != SUSPENDED:
                     scheduler.schedule(self)
                 reply.expire_at_deadline()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SLICE_S = 0.003
 CHUNK_S = 0.001  # a chunk that takes longer is followed by a smaller one
-MAX_CHUNK = 32  # a load that turns from microseconds to a millisecond a message overruns its slice by so many at most
+MAX_CHUNK = 64  # a load that turns from microseconds to a millisecond a message overruns its slice by so many at most
 MAX_IDLE_RUNNERS = 1000
 LOWEST_PRIORITY = -2  # libev's; after gevent's own prepare watcher
 START_COST = 4  # a start costs about as much as so many messages
