@@ -271,6 +271,7 @@ def test_a_second_start_is_ready_soon_and_the_idle_daemon_is_small(daemon: Start
     served.start()
     ready_s = time.monotonic() - began
     resident_mb = psutil.Process(served.pid).memory_info().rss / 1e6
-    # 1.5 s and 90 MB are promised on a machine that does nothing else; this one runs tests.
+    # 1.5 s are promised on a machine that does nothing else. Here other tests take the processors: this limit finds
+    # blunders alone, the benchmark tells the time. Memory depends on nobody: 90 MB without the workers, as promised.
     assert ready_s < 6.0
-    assert resident_mb < 110.0
+    assert resident_mb < 90.0
