@@ -197,8 +197,8 @@ def section(head: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> st
         [
             *_origin(head),
             "",
-            "`make bench` measures all of it again, `python -m bench ask tell` some of it. Every contestant has a process",
-            "of its own, they take turns within each round, and all guarantees are on: bounded mailboxes, deadlines,",
+            "`make bench` measures all of it again, `python -m bench ask tell` some. Every contestant has a process of",
+            "its own, they take turns within each round, and all guarantees are on: bounded mailboxes, deadlines,",
             "counters, crash handling. The core is judged by processor time, to which other programs on the machine do",
             "not add; times by the wall are in [the full table](bench/results/table.md).",
             f"{met} of {len(goals)} goals are met.",

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ("ask", "tell", "start", "restart", "memory", "ring", "broadcast", "monitor")
 LASTING = ("storm", "fairness")
+EDGES = ("gateway", "rest", "worker", "metrics")
 
 
 def run(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -42,9 +43,16 @@ def test_each_core_bench_runs_and_reports(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", LASTING)
-def test_a_bench_that_lasts_runs_and_reports(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [*LASTING, *EDGES])
+def test_a_bench_that_lasts_or_needs_servers_runs_and_reports(name: str, tmp_path: Path) -> None:
     assert_shape(run(tmp_path, name, "--alone"), (name,))
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(120)
+def test_the_bench_of_the_database_runs_and_reports(tmp_path: Path) -> None:
+    assert_shape(run(tmp_path, "database", "--alone"), ("database",))
 
 
 @pytest.mark.slow
