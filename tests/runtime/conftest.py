@@ -7,19 +7,15 @@ from typing import Any
 
 import pytest
 
-from regrow.testing import ManualClock
+from regrow.testing import ManualClock, plugin
 from runtime import events
 from runtime.actor import Actor
 from runtime.ref import Ref
 
 Starter = Callable[..., Ref]
 
-
-@pytest.fixture
-def manual_clock() -> Iterator[ManualClock]:
-    """The clock of the runtime, which only the test moves."""
-    with ManualClock() as clock:
-        yield clock
+manual_clock = plugin.manual_clock
+nothing_left_behind = plugin.nothing_left_behind
 
 
 @pytest.fixture

@@ -6,16 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from regrow.testing import ManualClock
+from regrow.testing import ManualClock, plugin
 from runtime import events
 from tests.supervisors.workshop import Workshop
 
-
-@pytest.fixture
-def manual_clock() -> Iterator[ManualClock]:
-    """The clock of the runtime, which only the test moves."""
-    with ManualClock() as clock:
-        yield clock
+manual_clock = plugin.manual_clock
+nothing_left_behind = plugin.nothing_left_behind
 
 
 @pytest.fixture

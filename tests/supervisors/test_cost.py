@@ -54,14 +54,6 @@ def supervisor(workshop: Workshop) -> Ref:
     return workshop.supervise(*(f"c{number}" for number in range(SIBLINGS)), max_restarts=10)
 
 
-def test_a_restart_under_one_for_one_looks_at_no_sibling(workshop: Workshop, supervisor: Ref) -> None:
-    watched = watch(supervisor, "children", "by_ref")
-    workshop.told()
-    workshop.end("c7")
-    assert workshop.told() == ["end c7 crashed", "start c7"]
-    assert [mine.scans for mine in watched] == [0, 0, 0]
-
-
 def test_a_restart_that_fails_and_is_tried_again_looks_at_no_sibling(workshop: Workshop, supervisor: Ref) -> None:
     watched = watch(supervisor, "children", "by_ref")
     workshop.faults["c7"] = [ValueError("not yet"), ValueError("nor now")]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow.protocol.errors import Unavailable
+from regrow.testing import ManualClock
 from runtime.actor import Actor
 from runtime.names import whereis
 from supervisors import ChildSpec, PartitionSupervisor, route, which_children
@@ -52,13 +52,14 @@ def test_the_hash_of_a_text_does_not_change_between_releases() -> None:
     assert [partition_of(key, 1000) for key in ("billing", b"billing", "")] == [826, 826, 0]
 
 
-def test_a_crashed_copy_leaves_the_others_alone_and_comes_back_under_its_name() -> None:
+def test_a_crashed_copy_leaves_the_others_alone_and_comes_back_under_its_name(
+    manual_clock: ManualClock,
+) -> None:
     supervisor = PartitionSupervisor.start(ChildSpec("c", Counter, name="shard"), partitions=2)
     first, second = whereis("shard/0"), whereis("shard/1")
     assert first is not None
     first.tell("crash")
-    gevent.sleep(0)
-    gevent.sleep(0)
+    manual_clock.settle()
     fresh = whereis("shard/0")
     assert fresh is not None
     assert fresh is not first
