@@ -21,7 +21,11 @@ def child_processes() -> set[int]:
     """Return the pids of this process's children, zombies left out. Never switches."""
     found = set()
     for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for pid in task.read_text().split():
+        try:
+            pids = task.read_text().split()
+        except OSError:  # the thread has ended since it was listed
+            continue
+        for pid in pids:
             try:
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             except (OSError, IndexError):
