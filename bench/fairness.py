@@ -224,7 +224,7 @@ def _full_mailboxes() -> Iterator[Work]:
             for ref in refs:
                 if ref.queued < 50:
                     ref.tell("hello")
-            gevent.sleep(0)
+            gevent.sleep(0.002)
         return sum(ref.handled for ref in refs)
 
     yield work
