@@ -20,7 +20,7 @@ from gevent.monkey import get_original
 from greenlet import getcurrent
 
 from regrow.protocol.errors import Cancelled, RegrowError
-from runtime import clock, events, names, scheduler
+from runtime import clock, events, letters, names, scheduler
 from runtime.messages import Call, WithHeader
 from runtime.promise import ActorDied, ActorUnavailable, AskTimeout, Future, MailboxFull, Promise
 from runtime.reasons import KILL, KILLED, NORMAL, SHUTDOWN, Crashed, ExitReason, StartFailed, Stop, reason_of
@@ -368,6 +368,7 @@ class Ref(pykka.ActorRef[Any]):
 
     def mailbox_full(self) -> MailboxFull:
         """Return the error of a request that found the mailbox full, and count it."""
+        letters.full()
         if self.extras is not None:
             self.extras.refused()
         return MailboxFull(
@@ -602,17 +603,20 @@ class Ref(pykka.ActorRef[Any]):
         )
 
     def _answer_queued(self, box: deque[tuple[Any, Promise | None]]) -> None:
-        letters = 0
+        lost = unbegun = 0
         for message, promise in box:
             if promise is None:
-                letters += message.__class__ not in (Exit, StopRequest)
+                lost += message.__class__ not in (Exit, StopRequest)
             elif message.__class__ is StopRequest:
                 promise.resolve(True)
             else:
-                letters += promise.is_letter
+                lost += promise.is_letter
+                unbegun += not promise.is_letter
                 promise.reject(self.unavailable())
-        if letters:
-            events.publish("messages.lost", actor=self.name or self.path, count=letters, reason="actor_died")
+        if lost or unbegun:
+            letters.died(lost + unbegun)
+        if lost:
+            events.publish("messages.lost", actor=self.name or self.path, count=lost, reason="actor_died")
 
     def _tell_links(self, reason: ExitReason) -> None:
         parent = self.parent
@@ -631,6 +635,7 @@ class Ref(pykka.ActorRef[Any]):
 
     def skipped(self, promise: Promise) -> None:
         """Count a request that was given up before this actor began it."""
+        letters.expired()
         if self.extras is not None:
             self.extras.expired(promise)
 

@@ -27,14 +27,10 @@ DEFAULT_TIMEOUT_S = 5.0
 KEPT_EVENTS = 10
 TRACED_PER_S = 50
 OUTCOMES = ("ok", "refused", "invalid", "failed", "crashed", "expired", "overloaded")
-DEAD_LETTER_REASONS = ("actor_died", "expired", "mailbox_full")
 
 MESSAGES = Counter("messages_total", "messages by what became of them", ("actor", "outcome"))
 WAITED = Histogram("message_wait_seconds", "time that messages waited in the mailbox", ("actor",), buckets=SECONDS)
 SERVED = Histogram("message_service_seconds", "time that handlers took", ("actor",), buckets=SECONDS)
-DEAD_LETTERS = Counter("dead_letters_total", "messages that no actor handled", ("reason",))
-for _reason in DEAD_LETTER_REASONS:
-    DEAD_LETTERS.declare(_reason)
 
 
 class SysRequest:
@@ -148,13 +144,11 @@ class Extras:
             self.arrivals.popleft()
         if self.meter is not None:
             self.meter.outcomes["expired"].value += 1
-        DEAD_LETTERS.inc("expired")
 
     def refused(self) -> None:
         """A message found the mailbox full."""
         if self.meter is not None:
             self.meter.outcomes["overloaded"].value += 1
-        DEAD_LETTERS.inc("mailbox_full")
 
     def closed(self, ref: Ref) -> None:
         """The actor ended."""
