@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
 import msgspec
 import pytest
 import zmq
@@ -156,7 +155,7 @@ def test_a_subscriber_that_does_not_read_costs_one_event_and_learns_how_many_it_
         subscribe(bystander, "test.quick")
         before = counters.EVENTS_LOST.value()  # a first gap may be told while events are still published
         published = 0
-        stuck = 0  # events in a row that found the lazy reader's connection full, each a round trip of the other client apart
+        stuck = 0  # events in a row that found the connection full, each a round trip of the other client apart
         while stuck < 20:
             events.publish("test.counted", n=published, padding="x" * 10_000)
             published += 1
