@@ -80,6 +80,7 @@ from runtime.reasons import SHUTDOWN
 from runtime.ref import Ref
 from runtime.signals import when_ended
 from supervisors import ChildSpec, count_children
+from supervisors.child import FailedToStart
 
 LOCK_FILE = "daemon.lock"
 ROOT_PING_S = 5.0
@@ -237,12 +238,13 @@ class Daemon:
         try:
             return self.tree.start(doors)
         except Exception as error:
-            cause = _start_cause(error)
+            child, cause = _start_cause(error)
             if isinstance(cause, PortTaken):
                 raise StartFailed(str(cause), EX_TAKEN) from None
             if isinstance(cause, BindFailed):
                 raise StartFailed(str(cause), EX_CONFIG) from None
-            raise StartFailed(redact(f"the tree did not start: {cause or error}"), EX_GAVE_UP) from error
+            what = error if cause is None else f"{child} raised {type(cause).__name__}: {cause}"
+            raise StartFailed(redact(f"the tree did not start: {what}"), EX_GAVE_UP) from error
 
     def snapshot(self) -> Node | None:
         """Return the tree as of now, None before it was started. Never switches."""
@@ -413,15 +415,18 @@ class Daemon:
             clock.sleep(every_s)
 
 
-def _start_cause(error: BaseException) -> BaseException | None:
-    """Follow the reasons of a failed start down to the exception that caused it."""
+def _start_cause(error: BaseException) -> tuple[str, BaseException | None]:
+    """Follow the reasons of a failed start down: the child that could not start, and the exception that caused it."""
+    child = "a child"
     reason: Any = getattr(error, "reason", None)
     while reason is not None:
         detail = getattr(reason, "detail", None)
         if isinstance(detail, BaseException):
-            return detail
+            return child, detail
+        if isinstance(detail, FailedToStart):
+            child = str(detail.id)
         reason = getattr(detail, "reason", None)
-    return None
+    return child, None
 
 
 def load_config(path: Path) -> Config:

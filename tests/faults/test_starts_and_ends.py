@@ -263,6 +263,20 @@ def test_an_actor_that_raises_or_hangs_at_its_first_start_is_parked_and_the_othe
     assert "swordfish" not in why + served.log + served.run("tree").stdout + served.get("/tree").text
 
 
+def test_an_actor_without_which_the_tree_shall_not_start_is_named_with_what_it_raised(daemon: StartDaemon) -> None:
+    toml = """
+    [daemon]
+    path = ["."]
+    [actors.unable]
+    class = "unable:Unable"
+    args = { password = "${UNABLE_PASSWORD}" }
+    on_give_up = "escalate"
+    """
+    refused = daemon(toml, files=UNABLE, env={"UNABLE_PASSWORD": "swordfish-and-chips"}, ready=False)
+    assert refused.wait() == 70
+    assert "the tree did not start: unable raised RuntimeError: nobody lets *** in" in refused.log
+
+
 @pytest.mark.slow
 def test_a_second_start_is_ready_soon_and_the_idle_daemon_is_small(daemon: StartDaemon) -> None:
     served = daemon(default_configuration(), measured=False)
