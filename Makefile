@@ -7,6 +7,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+# Half a minute, once; a machine that cannot get them still runs all other tests.
+WITH_PEERS := $(MAKE) --no-print-directory peers || echo "make peers failed: the tests that need them are skipped"
 # What exists of these is checked; a folder that is not there yet is no error.
 CODE := $(wildcard regrow runtime supervisors actors config tests bench)
 
@@ -21,12 +23,14 @@ run: .venv/.for-run ## Start the daemon with CONFIG (config/default.toml)
 .PHONY: test
 test: lint ## Check style, types and imports, then run every test
 	$(BIN)/python -m tests.support.install
+	@$(WITH_PEERS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # Tracing doubles the time of the tests, so it is a target of its own.
 .PHONY: coverage
 coverage: .venv/.for-test ## Run every test and report what they cover
 	$(BIN)/python -m tests.support.install
+	@$(WITH_PEERS)
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -52,7 +56,9 @@ bench: .venv/.for-bench ## Measure against the peers and write bench/results (BE
 .PHONY: peers
 peers: .venv/peers/.done ## Install the servers of others that some HTTP tests talk to; without them those are skipped
 
-.venv/peers/.done: tests/support/foreign/requirements.txt .venv/.for-test
+PEERS := tests/support/foreign/requirements.txt tests/support/foreign/package.json tests/support/peers_environment.py
+
+.venv/peers/.done: $(PEERS) .venv/.for-test
 	@$(BIN)/python -m tests.support.peers_environment
 	@touch $@
 
