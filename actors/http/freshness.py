@@ -51,7 +51,9 @@ class Terms:
 
     fresh_s: float
     stand_in_s: float | None
-    """How long it may stand in once it is stale; None leaves that to the operator."""
+    """How long it may stand in for a failure once it is stale (RFC 5861); None leaves that to the operator."""
+    refresh_s: float | None
+    """How long it may be used once it is stale, while a newer one is asked for (RFC 5861); None: the operator's."""
     age_s: float
     explicit: bool
     """True when the peer said how long the answer is fresh."""
@@ -133,7 +135,11 @@ def terms(
         fresh_s = ttl_s
     else:
         fresh_s = max(0.0, lifetime_s - age_s)
-    return Terms(fresh_s, _stand_in(said, shared), age_s if explicit else 0.0, explicit)
+    stand_in_s, refresh_s = (_stale(said, shared, name) for name in ("stale-if-error", "stale-while-revalidate"))
+    if refresh_s is None and explicit:
+        # Who says how long an answer is fresh, and no more, allows no use beyond that (RFC 9111, 4.2.4).
+        refresh_s = 0.0
+    return Terms(fresh_s, stand_in_s, refresh_s, age_s if explicit else 0.0, explicit)
 
 
 def _age(headers: Mapping[str, str], wall: float, took_s: float) -> float:
@@ -162,12 +168,12 @@ def _lifetime(headers: Mapping[str, str], said: Mapping[str, str], wall: float, 
     return max(0.0, ends - (wall if date is None else date))
 
 
-def _stand_in(said: Mapping[str, str], shared: bool) -> float | None:
+def _stale(said: Mapping[str, str], shared: bool, allowance: str) -> float | None:
     if {"must-revalidate", "no-cache"} & said.keys():
         return 0.0
     if shared and {"proxy-revalidate", "s-maxage"} & said.keys():
         return 0.0
-    limit = seconds(said.get("stale-if-error"))
+    limit = seconds(said.get(allowance))
     return None if limit is None else float(limit)
 
 

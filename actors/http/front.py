@@ -42,12 +42,15 @@ from runtime.messages import Call, WithHeader
 from runtime.names import whereis
 from runtime.promise import Promise
 
+REFRESHES = Counter("cache_refreshes_total", "stale answers renewed while they were used", ("actor", "outcome"))
 FALLBACKS = Counter("fallbacks_total", "calls answered by something that stands in", ("actor", "kind"))
 REFUSED = Counter("bulkhead_refusals_total", "calls that found all workers busy and the queue full", ("actor",))
 CALLS = Gauge("bulkhead_calls", "calls that run, and calls that wait for a free worker", ("actor", "state"))
 
 LONGEST_KEY = 255
 LONGEST_HEADER = 8000
+# After one that failed no other answer is renewed for so long: each call would start one.
+REFRESH_PAUSE_S = 1.0
 GAVE_UP = Cancelled("the caller gave up", started="no")
 CRASHED = ActorDown("the worker crashed")
 
@@ -96,6 +99,7 @@ class Front(Actor):
         self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)
         self._flights: dict[str, _Flight] = {}
         self._following = 0
+        self._refresh_from = 0.0
         self._circuit = "closed"
         self._open_until = 0.0
         self._is_certain = False
@@ -211,8 +215,11 @@ class Front(Actor):
     def _looked_up(self, job: Job, found: Promise) -> None:
         kept = found.value if found.error is None else None
         if isinstance(kept, Kept):
-            if kept.fresh(clock.now()):
-                self._answer_from_cache(job, kept, "fresh")
+            now = clock.now()
+            if kept.usable(now):
+                self._answer_from_cache(job, kept, "fresh" if kept.fresh(now) else "stale")
+                if not kept.fresh(now):
+                    self._refresh(job, kept)
                 return
             self._remember(job, kept)
         flight = None if job.key is None else self._flights.get(job.key)
@@ -228,6 +235,20 @@ class Front(Actor):
             self._count()
         else:
             self._fail(job, self._overloaded())
+
+    def _refresh(self, job: Job, kept: Kept) -> None:
+        """Ask for a newer answer while the stale one is used: one for each key, and only where no caller waits."""
+        now = clock.now()
+        if job.key is None or kept.asked or job.key in self._flights or now < self._refresh_from:
+            return
+        if now < self._open_until or len(self._bulkhead.busy) >= self._bulkhead.lanes:
+            return
+        renewing = dataclasses.replace(
+            job, promise=Promise(), ends=now + job.operation.timeout_s, refreshes=True, followed=False
+        )
+        self._remember(renewing, kept)
+        self._flights[job.key] = flight = _Flight(renewing)
+        self._lead(flight, renewing)
 
     def _remember(self, job: Job, kept: Kept) -> None:
         """Ask whether the kept answer still holds, when it says how that is asked."""
@@ -249,6 +270,10 @@ class Front(Actor):
         flight = None if job.key is None else self._flights.get(job.key)
         if job.key is None or flight is None or flight.leader is not job:
             return
+        if job.refreshes:
+            REFRESHES.inc(self._settings.name, "done" if error is None else "failed")
+            if error is not None:
+                self._refresh_from = clock.now() + REFRESH_PAUSE_S
         if isinstance(error, DeadlineExceeded | Cancelled | ActorDown):
             while flight.followers:
                 self._following -= 1
@@ -350,9 +375,9 @@ class Front(Actor):
 
     def _answer_instead(self, job: Job, error: RegrowError) -> None:
         fallback = job.operation.fallback
-        if fallback is None or not means_unavailable(error):
+        if job.refreshes or not means_unavailable(error):
             job.promise.reject(error)
-        elif fallback == "cache":
+        elif fallback is None or fallback == "cache":
             if job.kept is None or clock.now() >= job.kept.stale_until:
                 job.promise.reject(error)
             else:
@@ -443,4 +468,6 @@ def declare(integration: str) -> None:
         FALLBACKS.declare(integration, kind)
     for state in ("running", "waiting"):
         CALLS.declare(integration, state)
+    for outcome in ("done", "failed"):
+        REFRESHES.declare(integration, outcome)
     REFUSED.declare(integration)

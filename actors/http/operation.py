@@ -69,6 +69,7 @@ class Operation:
     query_also: frozenset[str]
     fresh_s: float
     stale_s: float
+    """How long an answer stands in after its time, unless the peer says; 0 where nothing is said about that."""
     timeout_s: float
     format: Format
     fallback: Literal["cache"] | Standing | None
@@ -76,6 +77,8 @@ class Operation:
     keyed: bool
     caches: bool = False
     """Answers are used again: for as long as the peer says, else for `fresh_s`."""
+    refresh_s: float = 0.0
+    """How long a stale answer is used while a newer one is asked for, unless the peer says how long it is fresh."""
     headers_of: Mapping[str, str] = field(default_factory=dict)
     """The header that carries an argument, by the argument's name."""
     body: BodyKind = "json"
@@ -110,6 +113,11 @@ class Operation:
     def keeps(self) -> bool:
         """True when answers are kept, to be used again or to stand in."""
         return self.caches or self.stale_s > 0
+
+    @property
+    def may_stand_in(self) -> bool:
+        """True when an older answer replaces a missing one where the peer allows it (stale-if-error)."""
+        return self.stale_s > 0 or (self.caches and self.fallback is None)
 
     def fill(self, args: dict[str, Any]) -> Filled:
         """Return the request's moving parts; raises InvalidArguments. Never switches."""
@@ -209,6 +217,8 @@ class Job:
     kept: Kept | None = None
     known: Answered | None = None
     """The kept answer that the request asks about, which a 304 brings back to life."""
+    refreshes: bool = False
+    """Nobody waits for it: it renews a kept answer."""
     followed: bool = False
     """It has waited for another call of the same answer already, and goes on its own from now on."""
 
@@ -218,7 +228,7 @@ class Job:
         deadline = self.promise.deadline
         if deadline is None:
             return self.ends
-        if self.operation.fallback is None:
+        if self.operation.fallback is None and self.kept is None:
             return deadline
         return deadline - min(FALLBACK_RESERVE_S, max(0.0, deadline - clock.now()) * FALLBACK_SHARE)
 

@@ -235,9 +235,12 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     peer: only as long as it says; "0s": not at all. Operations may say otherwise."""
     cache_size: Size = Size("16MiB")
     """The bound of kept answers; the least recently used make room."""
+    stale_while_revalidate: Duration = Duration("0s")
+    """For so long after its time a kept answer is still used at once, while a newer one is asked for in the background;
+    where the peer says how long an answer is fresh, only its own stale-while-revalidate counts."""
     max_stale: Duration = Duration("1d")
     """How long after its time an answer may still stand in, with fallback = "cache"; what the peer says about that
-    (stale-if-error, must-revalidate) counts before it."""
+    (stale-if-error, must-revalidate) counts before it, and its stale-if-error also where no fallback is given."""
     reply_headers: list[HeaderName] = msgspec.field(
         default_factory=lambda: ["content-type", "etag", "last-modified", "link", "location", "x-request-id"]
     )

@@ -247,7 +247,7 @@ class Worker(Actor):
             return None
         if job.request.method != "GET" or (response is not None and response.redirected):
             # What is said about a redirect's target, or an answer to a POST, is not said about this url.
-            return freshness.Terms(operation.fresh_s, None, 0.0, explicit=False)
+            return freshness.Terms(operation.fresh_s, None, None, 0.0, explicit=False)
         return freshness.terms(
             headers,
             wall=clock.wall(),
@@ -274,15 +274,19 @@ class Worker(Actor):
 
     def _keep(self, job: Job, key: str, answered: Answered, terms: freshness.Terms) -> None:
         operation = job.operation
-        stale_s = operation.stale_s if terms.stand_in_s is None else min(terms.stand_in_s, LONGEST_STAND_IN_S)
+        stale_s = operation.stale_s
+        if terms.stand_in_s is not None and operation.may_stand_in:
+            stale_s = min(terms.stand_in_s, LONGEST_STAND_IN_S)
+        refresh_s = operation.refresh_s if terms.refresh_s is None else min(terms.refresh_s, LONGEST_STAND_IN_S)
         keep = Keep(
             key,
             msgspec.msgpack.encode(answered),
             terms.fresh_s if operation.caches else 0.0,
-            stale_s if operation.stale_s else 0.0,
+            stale_s,
             keep_s=KEEP_FOR_ASKING_S if freshness.conditions(answered.headers) else 0.0,
             age_s=terms.age_s,
             group=job.group,
+            refresh_s=refresh_s if operation.caches else 0.0,
         )
         # One that is lost is asked for again.
         tell_part(f"{self._settings.name}/cache", keep)

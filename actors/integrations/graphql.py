@@ -41,6 +41,9 @@ class GraphQLOperation(Table, frozen=True, kw_only=True):
     """When data and errors come together: return gives the data, with the errors in the reply's header; fail raises."""
     cache: Duration = Duration("0s")
     """How long the answer of a query is used again."""
+    stale_while_revalidate: Duration | None = None
+    """How long after its time an answer is still used at once, while a newer one is asked for; absent: the
+    integration's own."""
     timeout: PositiveDuration | None = None
     """The total time limit; absent: the integration's own."""
     fallback: Literal["cache"] | FallbackDefault | None = None
@@ -111,7 +114,11 @@ def _problems(name: str, table: GraphQLOperation, schema: str | None) -> list[Pr
     if document.is_mutation:
         problems += [
             Problem("only answers of queries are kept, this is a mutation", key=f"{at}.{key}")
-            for key, value in (("cache", table.cache), ("fallback", table.fallback == "cache"))
+            for key, value in (
+                ("cache", table.cache),
+                ("stale_while_revalidate", table.stale_while_revalidate),
+                ("fallback", table.fallback == "cache"),
+            )
             if value
         ]
     elif table.repeatable:
@@ -131,6 +138,7 @@ def _compile(name: str, table: GraphQLOperation, config: GraphQL, schema: str | 
     fallback = table.fallback
     if fallback is None and not document.is_mutation:
         fallback = config.fallback
+    own = table.stale_while_revalidate
     fresh = 0.0 if document.is_mutation else float(table.cache or (0.0 if config.cache == "peer" else config.cache))
 
     def fill(args: dict[str, Any]) -> Filled:
@@ -149,6 +157,7 @@ def _compile(name: str, table: GraphQLOperation, config: GraphQL, schema: str | 
         repeatable=table.repeatable or not document.is_mutation,
         keyed=False,
         caches=fresh > 0,
+        refresh_s=float(config.stale_while_revalidate if own is None else own),
         reads=not document.is_mutation,
         fill_with=fill,
         whole_body="variables",

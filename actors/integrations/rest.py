@@ -68,6 +68,9 @@ class OperationTable(Table, frozen=True, kw_only=True):
     cache: Duration | Literal["peer"] | None = None
     """How long an answer is used again, for GET, unless the peer says; "0s" for never, "peer" for its word alone;
     absent: the integration's own."""
+    stale_while_revalidate: Duration | None = None
+    """How long after its time an answer is still used at once, while a newer one is asked for; absent: the
+    integration's own."""
     timeout: PositiveDuration | None = None
     """The total time limit; absent: the integration's own."""
     format: Format = "auto"
@@ -128,7 +131,7 @@ def _operation_problems(name: str, table: OperationTable, config: Rest) -> list[
     ]
     if config.idempotency is not None and config.idempotency.argument in {*template.places, *table.params}:
         problems.append(Problem(f"takes {config.idempotency.argument!r}, the argument of idempotency", key=at))
-    return problems + _body_problems(at, table, template) + _answer_problems(at, table, template)
+    return problems + _body_problems(at, table, template) + _answer_problems(at, table, template, config)
 
 
 def _body_problems(at: str, table: OperationTable, template: Template) -> list[Problem]:
@@ -150,13 +153,19 @@ def _body_problems(at: str, table: OperationTable, template: Template) -> list[P
     return problems
 
 
-def _answer_problems(at: str, table: OperationTable, template: Template) -> list[Problem]:
+def _answer_problems(at: str, table: OperationTable, template: Template, config: Rest) -> list[Problem]:
     problems = []
     if table.select is not None:
         try:
             Selection(table.select)
         except ValueError as error:
             problems.append(Problem(str(error), key=f"{at}.select"))
+    if table.stale_while_revalidate:
+        kept = config.cache if table.cache is None else table.cache
+        if template.method != "GET" or table.paginate is not None or not kept:
+            problems.append(Problem("answers of this operation are not kept", key=f"{at}.stale_while_revalidate"))
+        elif kept == "peer":
+            problems.append(Problem('with cache = "peer" it is the peer\'s to say', key=f"{at}.stale_while_revalidate"))
     if table.paginate is not None:
         if template.method != "GET":
             problems.append(Problem(f"only GET has pages, this is {template.method}", key=f"{at}.paginate"))
@@ -208,6 +217,7 @@ def _compile_operation(name: str, table: OperationTable, config: Rest) -> operat
         repeatable=table.repeatable or not writes_anew,
         keyed=config.idempotency is not None and writes_anew,
         caches=kept == "peer" or kept > 0,
+        refresh_s=_refresh_s(kept, table, config),
         headers_of=headers_of,
         body=table.body,
         content_type=table.content_type,
@@ -216,6 +226,13 @@ def _compile_operation(name: str, table: OperationTable, config: Rest) -> operat
         shared=not CREDENTIALS.isdisjoint(headers_of.values()),
         reads=template.method in {"GET", "HEAD", "OPTIONS"},
     )
+
+
+def _refresh_s(kept: Duration | Literal["peer"], table: OperationTable, config: Rest) -> float:
+    if kept == "peer":
+        return 0.0
+    own = table.stale_while_revalidate
+    return float(config.stale_while_revalidate if own is None else own)
 
 
 def _exported(name: str, table: OperationTable, template: Template) -> Exported:

@@ -26,7 +26,8 @@ class Lookup:
 class Keep:
     """Tell an answer to keep: fresh for `fresh_s` seconds, as a stand-in for `stale_s` more, `keep_s` in all at least.
 
-    It was `age_s` seconds old when it came; `group` names what is forgotten together.
+    It was `age_s` seconds old when it came; `group` names what is forgotten together. For `refresh_s` seconds after it
+    has become stale it may still be used while a newer one is asked for.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Keep:
     keep_s: float = 0.0
     age_s: float = 0.0
     group: str = ""
+    refresh_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Cache(Actor):
                 keep_s=message.keep_s,
                 age_s=message.age_s,
                 group=message.group,
+                refresh_s=message.refresh_s,
             )
             CACHE_BYTES.set(self._shelf.bytes, self._integration)
             return None

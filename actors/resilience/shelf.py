@@ -13,7 +13,8 @@ ENTRY_BYTES = 400
 class Kept:
     """One answer: opaque bytes, when it was made, until when it is fresh, may stand in, and is kept at all.
 
-    Between the last two it can only be asked for again; `group` names what is forgotten together.
+    Between the last two it can only be asked for again; `group` names what is forgotten together. Until
+    `refresh_until` it may be used although it is stale, while a newer one is asked for.
     """
 
     content: bytes
@@ -22,10 +23,17 @@ class Kept:
     stale_until: float
     until: float
     group: str
+    refresh_until: float = 0.0
+    asked: bool = False
+    """Somebody asks for a newer one already."""
 
     def fresh(self, now: float) -> bool:
         """True while the answer may be used as if it had just come. Never switches."""
         return now < self.fresh_until
+
+    def usable(self, now: float) -> bool:
+        """True while the answer may be used at once, with or without being asked for anew. Never switches."""
+        return now < max(self.fresh_until, self.refresh_until)
 
 
 class Shelf:
@@ -67,10 +75,12 @@ class Shelf:
         keep_s: float = 0.0,
         age_s: float = 0.0,
         group: str = "",
+        refresh_s: float = 0.0,
     ) -> bool:
         """Keep an answer in place of an older one; False when it is larger than the shelf. Never switches.
 
-        It is kept for `keep_s` seconds at least, and was `age_s` seconds old when it came.
+        It is kept for `keep_s` seconds at least, was `age_s` seconds old when it came, and may be used for `refresh_s`
+        seconds after it has become stale, while a newer one is asked for.
         """
         self.drop(key)
         size = self._size(key, content)
@@ -78,9 +88,10 @@ class Shelf:
             return False
         while self._entries and (self.bytes + size > self.max_bytes or len(self._entries) >= self.max_entries):
             self._forget_oldest()
-        stale_until = now + fresh_s + stale_s
-        until = max(stale_until, now + keep_s)
-        self._entries[key] = Kept(content, now - age_s, now + fresh_s, stale_until, until, group)
+        fresh_until = now + fresh_s
+        stale_until, refresh_until = fresh_until + stale_s, fresh_until + refresh_s
+        until = max(stale_until, refresh_until, now + keep_s)
+        self._entries[key] = Kept(content, now - age_s, fresh_until, stale_until, until, group, refresh_until)
         if group:
             self._groups.setdefault(group, set()).add(key)
         self.bytes += size

@@ -78,6 +78,11 @@ def test_the_whole_example_of_the_reference_is_accepted(tmp_path: Path) -> None:
         ({"concurrency": 0}, "from 1 to 1000"),
         ({"operations": {"x": {"request": "FETCH /x"}}}, "begins with one of"),
         ({"operations": {"x": {"request": "POST /x", "cache": "5m"}}}, "only answers of GET are kept"),
+        ({"operations": {"x": {"request": "GET /x", "stale_while_revalidate": "5m"}}}, "are not kept"),
+        (
+            {"operations": {"x": {"request": "GET /x", "cache": "peer", "stale_while_revalidate": "5m"}}},
+            'with cache = "peer" it is',
+        ),
         ({"operations": {"x": {"request": "GET /x", "repeatable": True}}}, "may be repeated anyway"),
         ({"operations": {"x": {"request": "GET /x", "query": ["a"]}}}, "go to the query anyway"),
         ({"operations": {"x": {"request": "POST /{a}", "query": ["a"]}}}, "fills a place"),
