@@ -35,6 +35,10 @@ except ModuleNotFoundError:
 HEADER_BYTES = 4
 #: The number of msgpack's extension type for a numpy array; its payload is a file in numpy's own .npy format.
 ARRAY_EXT = 1
+#: The same for a frame (pandas, pyarrow, polars); its payload is an Arrow IPC stream.
+FRAME_EXT = 2
+#: older ones unpickle what an Arrow stream tells them to (CVE-2023-47248), or lack the C stream interface
+MIN_PYARROW = 18
 MAX_MESSAGE_CHARS = 2000
 MAX_TRACEBACK_CHARS = 8000
 MAX_TRACEBACK_FRAMES = 25
@@ -49,6 +53,7 @@ MAX_BATCH_BYTES = 1 << 20
 #: reports of progress that come sooner than this after the last one are dropped, but not the one that says all is done
 PROGRESS_EVERY_S = 0.1
 MAX_NOTE_CHARS = 200
+MAX_VALUES_LOOKED_AT = 1000
 PR_SET_PDEATHSIG = 1
 SIGKILL = 9
 
@@ -67,7 +72,7 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
 
 
 class Call(msgspec.Struct, tag="call", array_like=True):
-    """Call `function` ("module:name"); `arrays` says how numpy arrays of the result travel.
+    """Call `function` ("module:name"); `arrays` says how numpy arrays and frames of the result travel.
 
     With `stream` the items of a generator wait to be pulled, without it they come back as a list.
     """
@@ -249,8 +254,11 @@ class Functions:
         return f"module {module_name} defines no public function {name}; it defines: {listed}"
 
 
+_NOT_PANDAS = object()
+
+
 class Codec:
-    """Encodes what functions return and decodes what they are given; knows numpy without importing it."""
+    """Encodes what functions return and decodes what they are given; knows numpy and frames without importing them."""
 
     def __init__(self) -> None:
         self._arrays = "list"
@@ -285,6 +293,14 @@ class Codec:
             item = str(value) if value.dtype.kind == "M" else value.item()
             # Long doubles have no Python type of their own and come back as they were.
             return float(value) if isinstance(item, numpy.generic) else item
+        pandas = sys.modules.get("pandas")
+        # Half imported, by another thread, it has no DataFrame yet.
+        if pandas is not None and hasattr(pandas, "DataFrame"):
+            found = self._of_pandas(value, pandas)
+            if found is not _NOT_PANDAS:
+                return found
+        if is_arrow(value):
+            return self._of_frame(value)
         for plain in (str, int, float):
             if isinstance(value, plain):
                 return plain(value)
@@ -296,11 +312,40 @@ class Codec:
             return os.fspath(value)
         raise TypeError(f"a value of type {type(value).__module__}.{type(value).__qualname__} cannot be sent")
 
+    def _of_pandas(self, value: Any, pandas: ModuleType) -> Any:
+        if value is pandas.NaT or value is pandas.NA:
+            return None
+        if isinstance(value, pandas.Timestamp):
+            return value.to_pydatetime(warn=False)
+        if isinstance(value, pandas.Timedelta):
+            return value.to_pytimedelta()
+        if isinstance(value, pandas.Index | pandas.api.extensions.ExtensionArray):
+            return list(value)
+        if isinstance(value, pandas.Series):
+            if self._arrays == "ext":
+                return self._of_frame(value.to_frame())
+            return [row["values"] for row in self._of_frame(value.to_frame("values").reset_index(drop=True))]
+        return _NOT_PANDAS
+
+    def _of_frame(self, value: Any) -> Any:
+        if hasattr(value, "as_py"):
+            return value.as_py()
+        pyarrow = arrow_module(f"a {type(value).__module__}.{type(value).__qualname__}")
+        table = table_of(value, pyarrow)
+        if self._arrays == "ext" and isinstance(table, pyarrow.Table):
+            return msgspec.msgpack.Ext(FRAME_EXT, table_to_ipc(table, pyarrow))
+        return table.to_pylist()
+
     @staticmethod
     def _from_ext(code: int, data: memoryview) -> Any:
-        if code != ARRAY_EXT:
-            raise ValueError(f"msgpack extension type {code} is not known, only {ARRAY_EXT}, a numpy array")
-        return array_from_npy(data)
+        if code == ARRAY_EXT:
+            return array_from_npy(data)
+        if code == FRAME_EXT:
+            return frame_from_ipc(data)
+        raise ValueError(
+            f"msgpack extension type {code} is not known, only {ARRAY_EXT}, a numpy array, and {FRAME_EXT}, an Arrow "
+            "stream"
+        )
 
 
 def array_to_npy(array: Any) -> bytes:
@@ -336,6 +381,104 @@ def array_from_npy(data: memoryview) -> Any:
         raise ValueError("an array of Python objects cannot be sent")
     flat = np.frombuffer(data[head.tell() :], dtype=dtype, count=-1)
     return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def is_arrow(value: Any) -> bool:
+    """Tell whether this is Arrow's data, whoever holds it: pyarrow, polars and others offer it in the same way."""
+    kind = type(value)
+    return (
+        is_pandas_frame(value)
+        or hasattr(kind, "__arrow_c_stream__")
+        or hasattr(kind, "__arrow_c_array__")
+        or (hasattr(kind, "as_py") and kind.__module__.partition(".")[0] == "pyarrow")
+    )
+
+
+def is_pandas_frame(value: Any) -> bool:
+    """Tell whether this is a pandas DataFrame, without importing pandas."""
+    frame = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return frame is not None and isinstance(value, frame)
+
+
+def arrow_module(what: str) -> Any:
+    """Return pyarrow, imported now; raises ValueError when this interpreter lacks it."""
+    hint = f"pip install 'pyarrow>={MIN_PYARROW}' there, or pass plain values"
+    try:
+        pyarrow = importlib.import_module("pyarrow")
+        importlib.import_module("pyarrow.ipc")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        raise ValueError(f"{what} needs pyarrow, which {sys.executable} does not have: {hint}") from None
+    if int(pyarrow.__version__.partition(".")[0]) < MIN_PYARROW:
+        raise ValueError(f"{what} needs pyarrow {MIN_PYARROW}, {sys.executable} has {pyarrow.__version__}: {hint}")
+    return pyarrow
+
+
+def table_of(value: Any, pyarrow: Any) -> Any:
+    """Return a frame as an Arrow table, and one column alone as an Arrow array; copies only what is laid out otherwise.
+
+    Raises TypeError, naming the column, for what Arrow has no type for: pickling it is not done.
+    """
+    if is_pandas_frame(value):
+        try:
+            return pyarrow.Table.from_pandas(value)
+        except (pyarrow.ArrowException, TypeError) as error:
+            raise TypeError(_column_at_fault(value, pyarrow) or f"the frame fits no Arrow table: {error}") from None
+    if isinstance(value, pyarrow.RecordBatch):
+        return pyarrow.Table.from_batches([value])
+    if isinstance(value, pyarrow.Array | pyarrow.ChunkedArray):
+        return value
+    try:
+        return pyarrow.table(value)
+    except (pyarrow.ArrowException, TypeError, ValueError):
+        return pyarrow.chunked_array(value)
+
+
+def _column_at_fault(frame: Any, pyarrow: Any) -> str | None:
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        try:
+            pyarrow.Array.from_pandas(column)
+        except (pyarrow.ArrowException, TypeError):
+            found = sorted({type(value).__qualname__ for value in column.head(MAX_VALUES_LOOKED_AT)})
+            return (
+                f"column {str(name)[:MAX_NOTE_CHARS]!r} of the frame, of dtype {column.dtype}, fits no Arrow type; its "
+                f"values are of type {', '.join(found[:MAX_NAMES_LISTED])}: give it one type that Arrow knows"
+            )
+    return None
+
+
+def table_to_ipc(table: Any, pyarrow: Any) -> memoryview:
+    """Return an Arrow table as an IPC stream, with one copy."""
+    measured = pyarrow.MockOutputStream()
+    with pyarrow.ipc.new_stream(measured, table.schema) as stream:
+        stream.write_table(table)
+    # Made in its final size: a buffer that grows would be copied again and again.
+    buffer = pyarrow.allocate_buffer(measured.size())
+    with pyarrow.ipc.new_stream(pyarrow.FixedSizeBufferWriter(buffer), table.schema) as stream:
+        stream.write_table(table)
+    return memoryview(buffer)
+
+
+def frame_from_ipc(data: memoryview) -> Any:
+    """Return the pyarrow Table of an IPC stream, a view of `data`, or the pandas DataFrame that it says it was, a copy.
+
+    Checks all that could lead a reader out of the buffer, and never unpickles.
+    """
+    pyarrow = arrow_module("an Arrow argument")
+    with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as stream:
+        table = stream.read_all()
+    # Arrow believes the offsets of a stream until they are checked.
+    table.validate(full=True)
+    if b"pandas" not in (table.schema.metadata or {}):
+        return table
+    try:
+        importlib.import_module("pandas")
+    except ModuleNotFoundError:
+        return table
+    # A copy, because a DataFrame that is a view refuses to be changed.
+    return table.to_pandas()
 
 
 class Connection:

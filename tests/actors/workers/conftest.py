@@ -33,12 +33,18 @@ PATIENCE_S = 20.0
 class Conversation:
     """One child process whose messages, lines and end wait in queues."""
 
-    def __init__(self, inherited: tuple[str, ...] = (), **setup: Any) -> None:
+    def __init__(
+        self,
+        inherited: tuple[str, ...] = (),
+        python: str = sys.executable,
+        max_message: int = MAX_MESSAGE,
+        **setup: Any,
+    ) -> None:
         self.heard: Queue[child.FromChild | Exit] = Queue()
         self.lines: list[tuple[str, str]] = []
         self.process = WorkerProcess(
-            Command(sys.executable, environment(inherited)),
-            max_message=MAX_MESSAGE,
+            Command(python, environment(inherited)),
+            max_message=max_message,
             on_message=self.heard.put,
             on_exit=self.heard.put,
             on_line=lambda stream, line: self.lines.append((stream, line)),
@@ -49,7 +55,7 @@ class Conversation:
             "functions": ["faulty:*", "statistics:mean"],
             "preload": [],
             "init": None,
-            "max_message": MAX_MESSAGE,
+            "max_message": max_message,
             "address_space": 1 << 30,
             "nice": 0,
         }
