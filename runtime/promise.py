@@ -52,6 +52,7 @@ class Promise:
     __slots__ = ("callback", "deadline", "done", "error", "on_abandon", "owner", "started", "timer", "value", "waiter")
 
     is_letter = False  # nobody waits for the answer, somebody only wants to know when the work is over
+    client = ""  # who asks, where that is known from the start: see `ClientPromise` and `runtime.origin`
 
     def __init__(self, *, deadline: float | None = None, callback: Callable[[Promise], object] | None = None) -> None:
         self.waiter: Any = None
@@ -185,6 +186,21 @@ class Promise:
     def __repr__(self) -> str:
         state = "done" if self.done else "started" if self.started else "queued"
         return f"<Promise {state}>"
+
+
+class ClientPromise(Promise):
+    """The promise of a request that belongs to a known client, which the queues on its way treat as one.
+
+    A class of its own, so that asks within the process, which are made a million times a second, carry nothing for it.
+    """
+
+    __slots__ = ("client",)
+
+    def __init__(
+        self, client: str, *, deadline: float | None = None, callback: Callable[[Promise], object] | None = None
+    ) -> None:
+        super().__init__(deadline=deadline, callback=callback)
+        self.client = client
 
 
 def deadline_error(started: bool) -> AskTimeout:

@@ -127,6 +127,7 @@ def _share(name: str, config: HttpApi, url: Secret, circuit: CircuitTable, quota
         shared_key(name, config.base_url, "quota"),
         None if rate is None else rate.requests,
         DEFAULT_WINDOW_S if rate is None else float(rate.window),
+        burst=None if rate is None else rate.bucket,
     )
 
 

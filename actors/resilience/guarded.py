@@ -76,11 +76,13 @@ class Guarded:
         deadline: float,
         ends: float,
         try_limit_s: float | None = None,
+        cost: int = 1,
         repeatable: Callable[[RegrowError], bool],
     ) -> T:
         """Perform until it succeeds, may not be repeated, or time is up. Raises the last error. Switches greenlets.
 
-        `deadline` is the caller's and `ends` the integration's own limit, both on the scale of `clock.now()`.
+        `deadline` is the caller's and `ends` the integration's own limit, both on the scale of `clock.now()`; `cost` is
+        what each try costs of the rate limit.
         `repeatable` says whether the request may be sent again after that error. Anything but a typed error passes
         through: the breaker then hears that nothing is known.
         """
@@ -88,7 +90,7 @@ class Guarded:
         last: RegrowError | None = None
         self._budget.call()
         while True:
-            ticket, permit = self._admission(min(deadline, ends), last)
+            ticket, permit = self._admission(min(deadline, ends), last, cost)
             started_at = clock.now()
             current = self._try(retries + 1, ticket, deadline, ends, try_limit_s)
             try:
@@ -124,11 +126,11 @@ class Guarded:
     def _pause(self, decision: Again) -> None:
         clock.sleep(decision.wait_s)
 
-    def _admission(self, until: float, last: RegrowError | None) -> tuple[int, Granted | None]:
+    def _admission(self, until: float, last: RegrowError | None, cost: int) -> tuple[int, Granted | None]:
         """Return ticket and permit; a refusal after a failed try is answered with that try's failure."""
         try:
-            ticket = 0 if self.limiter is None else int(ask_part(self.limiter, Admit(), until))
-            permit = self._permit(until)
+            ticket = 0 if self.limiter is None else int(ask_part(self.limiter, Admit(cost), until))
+            permit = self._permit(until, cost)
         except (Refused, DeadlineExceeded) as refusal:
             if last is None:
                 raise
@@ -138,14 +140,14 @@ class Guarded:
             raise last from refusal
         return ticket, permit
 
-    def _permit(self, until: float) -> Granted | None:
+    def _permit(self, until: float, cost: int) -> Granted | None:
         if self.breaker is None:
             return None
         try:
             granted: Granted = ask_part(self.breaker, Permit(), until)
         except (Refused, DeadlineExceeded):
             # A refused call must not spend the rate limit of those that will be sent.
-            tell_part(self.limiter, GiveBack())
+            tell_part(self.limiter, GiveBack(cost))
             raise
         return granted
 

@@ -77,19 +77,40 @@ class BreakerPolicy(Table, frozen=True, kw_only=True):
 
 
 class RatePolicy(Table, frozen=True, kw_only=True):
-    """How many requests go, and whose word beyond the own limit counts."""
+    """How many requests go, and whose word beyond the own limit counts. Clients that wait are served in turns."""
 
     requests: Annotated[int, Meta(ge=1, le=10_000_000)]
-    """So many requests at most in any stretch of time as long as the window."""
+    """So many requests at most in any stretch of time as long as the window; an operation's cost counts as so many."""
     window: PositiveDuration
-    """The length of the sliding window."""
+    """The length of the sliding window, or the time in which token_bucket gives back so many requests."""
+    algorithm: Literal["sliding_window", "token_bucket"] = "sliding_window"
+    """sliding_window: requests may come as they like within the window. token_bucket: requests / window on average, at
+    most burst at once; in the stretch of a window up to burst + requests."""
+    burst: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+    """With token_bucket: so many requests at most at once; absent: as many as requests."""
     header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] | None = None
-    """The response header that says how many requests the peer has left for us, such as X-RateLimit-Remaining."""
+    """The response header that says how many requests the peer has left for us, such as X-RateLimit-Remaining; absent:
+    the standard fields RateLimit, else RateLimit-Remaining with RateLimit-Reset, where the peer sends them."""
     reset_header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """The one that says when the peer's window ends; absent: `header` with Reset in place of Remaining."""
     queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    """So many calls at most wait for their turn; more are refused with overloaded."""
+    """So many calls at most wait for their turn; more are refused with overloaded, those of the client first that has
+    most calls waiting."""
 
     def __post_init__(self) -> None:
         if self.reset_header is not None and self.header is None:
             raise Problem("needs header, which says how many requests are left", key="reset_header")
+        if self.burst is not None and self.algorithm != "token_bucket":
+            raise Problem('goes with algorithm = "token_bucket" only', key="burst")
+
+    @property
+    def bucket(self) -> int | None:
+        """How many tokens the bucket holds; None for a sliding window."""
+        if self.algorithm != "token_bucket":
+            return None
+        return self.requests if self.burst is None else self.burst
+
+    @property
+    def largest(self) -> int:
+        """The most that one call can cost."""
+        return self.requests if self.bucket is None else self.bucket

@@ -1,29 +1,37 @@
-"""The limiter's arithmetic as a pure state machine: own window, what the peer says is left, and its pauses.
+"""The limiter's arithmetic as a pure state machine: own window or bucket, what the peer says is left, and its pauses.
 
 The window is cut into slots and a slot counts until all of it has left the window. So never more than the limit goes in
 any stretch of time as long as the window, at the price of up to one per cent of it, in memory that does not grow with
-the limit.
+the limit. The bucket holds `burst` tokens and gets `limit` of them back in each window, steadily: never more goes in
+any stretch of time than the burst and what came back in that time. A request takes as many tokens as it costs.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 
 SLOTS = 100
 # Waits shorter than this are rounding errors of the slot arithmetic.
 MIN_WAIT_S = 0.0005
 # Far below any slot, far above the error of adding up times.
 ROUNDING_S = 1e-6
+# The same for parts of a token.
+ROUNDING = 1e-6
 # However absurd a peer's Retry-After is, it never silences an integration for longer.
 MAX_PAUSE_S = 6 * 3600.0
 
 
 @dataclass(slots=True)
 class QuotaRecord:
-    """All that outlives a limiter actor: [slot, count] pairs oldest first, and what the peer taught."""
+    """All that outlives a limiter actor: [slot, tokens] pairs oldest first, or the tokens missing from the bucket as of
+    `spent_at`; and what the peer taught.
+    """
 
     slots: deque[list[int]] = field(default_factory=deque)
+    spent: float = 0.0
+    spent_at: float = 0.0
     issued: int = 0
     ceiling: int | None = None
     ceiling_until: float = 0.0
@@ -33,7 +41,7 @@ class QuotaRecord:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """One request may go; `ticket` is its number, told again with what its response taught."""
+    """One request may go; `ticket` is how much has gone with it, told again with what its response taught."""
 
     ticket: int
 
@@ -56,34 +64,47 @@ class Lesson:
 
 
 class Quota:
-    """Admission over a record that somebody else keeps; `limit` None means that only the peer's own words count."""
+    """Admission over a record that somebody else keeps; `limit` None means that only the peer's own words count.
 
-    def __init__(self, limit: int | None, window_s: float, record: QuotaRecord) -> None:
+    With `burst` it is a bucket of so many tokens, else a sliding window.
+    """
+
+    def __init__(self, limit: int | None, window_s: float, record: QuotaRecord, *, burst: int | None = None) -> None:
         self.limit = limit
         self.window_s = window_s
+        self.burst = burst
         self.record = record
         self._slot_s = window_s / SLOTS
+        self._per_s = 0.0 if limit is None else limit / window_s
 
     def __repr__(self) -> str:
-        return f"<Quota {self.limit} per {self.window_s:g} s, {self.record.issued} issued>"
+        burst = "" if self.burst is None else f", at most {self.burst} at once"
+        return f"<Quota {self.limit} per {self.window_s:g} s{burst}, {self.record.issued} issued>"
 
-    def admit(self, now: float) -> Admitted | Wait:
-        """Take one token now, or say how long to wait for it. Never switches."""
-        wait_s = self.wait_s(now)
+    @property
+    def largest(self) -> int | None:
+        """The most that one request can ever cost; None when there is no bound."""
+        return self.limit if self.burst is None else self.burst
+
+    def admit(self, now: float, cost: int = 1) -> Admitted | Wait:
+        """Take `cost` tokens now, or say how long to wait for them. Never switches."""
+        wait_s = self.wait_s(now, cost)
         if wait_s > 0:
             return Wait(wait_s)
         record = self.record
-        record.issued += 1
-        if self.limit is not None:
+        record.issued += cost
+        if self.burst is not None:
+            record.spent, record.spent_at = self._spent(now) + cost, now
+        elif self.limit is not None:
             slot = self._slot(now)
             if record.slots and record.slots[-1][0] >= slot:
-                record.slots[-1][1] += 1
+                record.slots[-1][1] += cost
             else:
-                record.slots.append([slot, 1])
+                record.slots.append([slot, cost])
         return Admitted(record.issued)
 
-    def wait_s(self, now: float, nth: int = 1) -> float:
-        """Return the seconds until `nth` more requests could have gone, if nobody else asks; 0 when they may go now.
+    def wait_s(self, now: float, tokens: int = 1) -> float:
+        """Return the seconds until so many more tokens could have gone, if nobody else asks; 0 when they may go now.
 
         Never switches.
         """
@@ -92,12 +113,14 @@ class Quota:
         if record.ceiling is not None:
             if now >= record.ceiling_until:
                 record.ceiling = None
-            elif record.issued + nth > record.ceiling:
+            elif record.issued + tokens > record.ceiling:
                 wait = max(wait, record.ceiling_until - now)
-        return max(wait, self._window_wait_s(now, nth))
+        return max(wait, self._window_wait_s(now, tokens) if self.burst is None else self._bucket_wait_s(now, tokens))
 
     def used(self, now: float) -> int:
-        """Return how many requests lie in the window that ends now. Never switches."""
+        """Return how many tokens lie in the window that ends now, or miss from the bucket. Never switches."""
+        if self.burst is not None:
+            return ceil(self._spent(now) - ROUNDING)
         self._expire(now)
         return sum(count for _, count in self.record.slots)
 
@@ -120,20 +143,24 @@ class Quota:
             return
         record.ceiling, record.ceiling_until, record.learned_from = ceiling, until, ticket
 
-    def give_back(self) -> None:
-        """Take back the newest token: its request was not sent after all. Never switches."""
+    def give_back(self, cost: int = 1) -> None:
+        """Take back the newest tokens: their request was not sent after all. Never switches."""
         record = self.record
-        if record.issued:
-            record.issued -= 1
-        if record.slots:
-            record.slots[-1][1] -= 1
-            if not record.slots[-1][1]:
+        record.issued = max(0, record.issued - cost)
+        record.spent = max(0.0, record.spent - cost)
+        while cost and record.slots:
+            newest = record.slots[-1]
+            back = min(cost, newest[1])
+            newest[1] -= back
+            cost -= back
+            if not newest[1]:
                 record.slots.pop()
 
     def forget(self) -> None:
         """Forget what was spent and learned. Never switches."""
         record = self.record
         record.slots.clear()
+        record.spent = 0.0
         record.ceiling = None
         record.paused_until = 0.0
 
@@ -149,14 +176,23 @@ class Quota:
         """Return when all of a slot has left the window."""
         return (slot + SLOTS + 1) * self._slot_s
 
-    def _window_wait_s(self, now: float, nth: int) -> float:
+    def _spent(self, now: float) -> float:
+        """Return how many tokens miss from the bucket now."""
+        record = self.record
+        return max(0.0, record.spent - max(0.0, now - record.spent_at) * self._per_s)
+
+    def _bucket_wait_s(self, now: float, tokens: int) -> float:
+        missing = self._spent(now) + tokens - (self.burst or 0)
+        return 0.0 if missing <= ROUNDING else max(missing / self._per_s, MIN_WAIT_S)
+
+    def _window_wait_s(self, now: float, tokens: int) -> float:
         if self.limit is None:
             return 0.0
         used = self.used(now)
-        if used + nth <= self.limit:
+        if used + tokens <= self.limit:
             return 0.0
-        # Beyond one full window the pattern repeats: the nth request goes when the (nth - limit)th of this window left.
-        cycles, over = divmod(used + nth - 1 - self.limit, self.limit)
+        # Beyond one full window the pattern repeats: the nth token goes when the (nth - limit)th of this window left.
+        cycles, over = divmod(used + tokens - 1 - self.limit, self.limit)
         wait, freed = 0.0, 0
         for slot, count in self.record.slots:
             freed += count

@@ -44,14 +44,16 @@ return 1
 """
 
 # Times are kept with six digits after the point: Lua's own formatting of numbers would drop what lies below a second.
+# Redis keeps its time by the wall: after that was set back, what lies in the future counts as of now.
 _ADMIT = """
-local window, limit, slots, nth, take =
-  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
+local window, limit, slots, tokens, cost, burst =
+  tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+local now, now_us = time[1] + time[2] / 1000000, time[1] * 1000000 + time[2]
 local slot_s = window / slots
 local current = math.floor(now / slot_s)
 local fields, used, issued, ceiling, ceiling_until, paused_until = {}, 0, 0, nil, 0, 0
+local spent, spent_at = 0, now_us
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local name, value = all[i], tonumber(all[i + 1])
@@ -59,8 +61,15 @@ for i = 1, #all, 2 do
   elseif name == 'ceiling' then ceiling = value
   elseif name == 'ceiling_until' then ceiling_until = value
   elseif name == 'paused_until' then paused_until = value
-  elseif name ~= 'learned_from' then
+  elseif name == 'spent' then spent = value
+  elseif name == 'spent_at' then spent_at = value
+  elseif burst == 0 and string.sub(name, 1, 2) == 's:' then
     local slot = tonumber(string.sub(name, 3))
+    if slot > current then
+      redis.call('HDEL', KEYS[1], name)
+      redis.call('HINCRBY', KEYS[1], 's:' .. string.format('%d', current), value)
+      slot = current
+    end
     if (slot + slots + 1) * slot_s <= now + 0.000001 then redis.call('HDEL', KEYS[1], name)
     else used = used + value; fields[#fields + 1] = {slot, value} end
   end
@@ -68,10 +77,17 @@ end
 local wait = math.max(0, paused_until - now)
 if ceiling and now >= ceiling_until then
   redis.call('HDEL', KEYS[1], 'ceiling', 'ceiling_until', 'learned_from')
-elseif ceiling and issued + nth > ceiling then wait = math.max(wait, ceiling_until - now) end
-if limit > 0 and used + nth > limit then
+elseif ceiling and issued + tokens > ceiling then wait = math.max(wait, ceiling_until - now) end
+local per_s = limit / window
+if burst > 0 then
+  if spent_at > now_us then redis.call('HSET', KEYS[1], 'spent_at', string.format('%.0f', now_us)) end
+  spent = math.max(0, spent - math.max(0, now_us - spent_at) / 1000000 * per_s)
+  used = math.ceil(spent - 0.000001)
+  local missing = spent + tokens - burst
+  if missing > 0.000001 then wait = math.max(wait, missing / per_s) end
+elseif limit > 0 and used + tokens > limit then
   table.sort(fields, function(a, b) return a[1] < b[1] end)
-  local index = used + nth - 1 - limit
+  local index = used + tokens - 1 - limit
   local cycles, over = math.floor(index / limit), index % limit
   local freed, own = 0, nil
   for _, field in ipairs(fields) do
@@ -82,12 +98,16 @@ if limit > 0 and used + nth > limit then
   wait = math.max(wait, own + cycles * window)
 end
 if wait > 0 then return {0, math.ceil(wait * 1000000), used} end
-if not take then return {1, issued, used} end
-issued = redis.call('HINCRBY', KEYS[1], 'issued', 1)
-if limit > 0 then redis.call('HINCRBY', KEYS[1], 's:' .. string.format('%d', current), 1) end
-local lives = math.max(2 * window, ceiling_until - now, paused_until - now) + 60
-redis.call('PEXPIRE', KEYS[1], math.ceil(lives * 1000))
-return {1, issued, used + 1}
+if cost == 0 then return {1, issued, used} end
+issued = redis.call('HINCRBY', KEYS[1], 'issued', cost)
+local lives = math.max(2 * window, ceiling_until - now, paused_until - now)
+if burst > 0 then
+  spent = spent + cost
+  redis.call('HSET', KEYS[1], 'spent', string.format('%.17g', spent), 'spent_at', string.format('%.0f', now_us))
+  lives = math.max(lives, spent / per_s)
+elseif limit > 0 then redis.call('HINCRBY', KEYS[1], 's:' .. string.format('%d', current), cost) end
+redis.call('PEXPIRE', KEYS[1], math.ceil((lives + 60) * 1000))
+return {1, issued, used + cost}
 """
 
 _LEARN = """
@@ -121,14 +141,23 @@ return 1
 """
 
 _GIVE_BACK = """
-local newest, name = -1, nil
+local cost = tonumber(ARGV[1])
+local kept = redis.call('HMGET', KEYS[1], 'issued', 'spent')
+local issued, spent = tonumber(kept[1] or '0'), tonumber(kept[2] or '0')
+if issued > 0 then redis.call('HSET', KEYS[1], 'issued', string.format('%d', math.max(0, issued - cost))) end
+if spent > 0 then redis.call('HSET', KEYS[1], 'spent', string.format('%.17g', math.max(0, spent - cost))) end
+local slots = {}
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if string.sub(field, 1, 2) == 's:' and tonumber(string.sub(field, 3)) > newest then
-    newest, name = tonumber(string.sub(field, 3)), field
-  end
+  if string.sub(field, 1, 2) == 's:' then slots[#slots + 1] = tonumber(string.sub(field, 3)) end
 end
-if name and redis.call('HINCRBY', KEYS[1], name, -1) <= 0 then redis.call('HDEL', KEYS[1], name) end
-if tonumber(redis.call('HGET', KEYS[1], 'issued') or '0') > 0 then redis.call('HINCRBY', KEYS[1], 'issued', -1) end
+table.sort(slots, function(a, b) return a > b end)
+for _, slot in ipairs(slots) do
+  if cost <= 0 then break end
+  local name = 's:' .. string.format('%d', slot)
+  local left = redis.call('HINCRBY', KEYS[1], name, -cost)
+  cost = -left
+  if left <= 0 then redis.call('HDEL', KEYS[1], name) end
+end
 return 1
 """
 
@@ -249,29 +278,38 @@ class SharedCircuit:
 class SharedQuota:
     """The arithmetic of `Quota` inside Redis."""
 
-    def __init__(self, link: RedisLink, key: str, limit: int | None, window_s: float) -> None:
+    def __init__(
+        self, link: RedisLink, key: str, limit: int | None, window_s: float, *, burst: int | None = None
+    ) -> None:
         self.link = link
         self._key = key
         self._limit = limit or 0
         self._window_s = window_s
+        self._burst = burst or 0
         self._admit = link.script(_ADMIT)
         self._learn = link.script(_LEARN)
         self._give_back = link.script(_GIVE_BACK)
         self._forget = link.script(_FORGET)
 
-    def admit(self) -> Admitted | Wait:
-        """Take one token, or say how long to wait for it; raises SharedDown. Switches greenlets."""
-        granted, number, _ = self._ask(1, take=True)
+    def admit(self, cost: int = 1) -> Admitted | Wait:
+        """Take `cost` tokens, or say how long to wait for them; raises SharedDown. Switches greenlets."""
+        granted, number, _ = self._ask(cost, cost)
         return Admitted(number) if granted else Wait(max(number / 1e6, MIN_WAIT_S))
 
-    def wait_s(self, nth: int) -> float:
-        """Return the seconds until `nth` more could go if nobody else asks; raises SharedDown. Switches greenlets."""
-        granted, number, _ = self._ask(nth, take=False)
+    def wait_s(self, tokens: int) -> float:
+        """Return the seconds until so many more tokens could go if nobody else asks; raises SharedDown.
+
+        Switches greenlets.
+        """
+        granted, number, _ = self._ask(tokens, 0)
         return 0.0 if granted else max(number / 1e6, MIN_WAIT_S)
 
     def used(self) -> int:
-        """Return how many requests of all daemons lie in the window; raises SharedDown. Switches greenlets."""
-        return self._ask(1, take=False)[2]
+        """Return how many tokens of all daemons lie in the window, or miss from the bucket; raises SharedDown.
+
+        Switches greenlets.
+        """
+        return self._ask(1, 0)[2]
 
     def learn(self, lesson: Lesson) -> None:
         """Take over what a response said; raises SharedDown. Switches greenlets."""
@@ -285,16 +323,16 @@ class SharedQuota:
             MAX_PAUSE_S,
         )
 
-    def give_back(self) -> None:
-        """Take back the newest token; raises SharedDown. Switches greenlets."""
-        self.link.run(self._give_back, self._key)
+    def give_back(self, cost: int = 1) -> None:
+        """Take back the newest tokens; raises SharedDown. Switches greenlets."""
+        self.link.run(self._give_back, self._key, cost)
 
     def forget(self) -> None:
         """Forget what was spent and learned; raises SharedDown. Switches greenlets."""
         self.link.run(self._forget, self._key)
 
-    def _ask(self, nth: int, *, take: bool) -> tuple[bool, int, int]:
-        answer = self.link.run(self._admit, self._key, self._window_s, self._limit, SLOTS, nth, "1" if take else "0")
+    def _ask(self, tokens: int, cost: int) -> tuple[bool, int, int]:
+        answer = self.link.run(self._admit, self._key, self._window_s, self._limit, SLOTS, tokens, cost, self._burst)
         return bool(answer[0]), int(answer[1]), int(answer[2])
 
 

@@ -90,6 +90,7 @@ class Peer:
     """One connection to one of the gateway's sockets."""
 
     __slots__ = (
+        "_connection",
         "address",
         "asks",
         "client",
@@ -116,6 +117,7 @@ class Peer:
     ) -> None:
         self.port = port
         self.route = route
+        self._connection = f"connection {port.name} {route.hex()}"
         self.key_name = key_name
         self.user_id = user_id
         self.rights = rights
@@ -133,6 +135,11 @@ class Peer:
         self.outbox_bytes = 0
         self.subscriptions: dict[bytes, Subscription] = {}
         self.paused: dict[StreamAsk | Subscription, None] = {}  # what goes on once the outbox is empty
+
+    @property
+    def identity(self) -> str:
+        """Whose requests these are, for queues that are fair between clients: the key's name, else the connection."""
+        return f"key {self.key_name}" if self.key_name else self._connection
 
     def is_full(self) -> bool:
         """Tell whether another ask would have no room for its answer. Never switches."""

@@ -49,7 +49,7 @@ from runtime.edge.gateway.peer import Ask, AskKey, Peer
 from runtime.edge.gateway.streaming import StreamAsk
 from runtime.exports import Exported
 from runtime.messages import Call, WithHeader
-from runtime.promise import Promise, deadline_error
+from runtime.promise import ClientPromise, Promise, deadline_error
 from runtime.ref import Ref
 
 HEARTBEAT_MS: Final = 2000
@@ -73,7 +73,7 @@ class Identity:
     http: str | None = None
 
 
-class Told(Promise):
+class Told(ClientPromise):
     """The promise of a TELL: a drain waits for its work, and nobody for its answer."""
 
     __slots__ = ()
@@ -225,7 +225,7 @@ class Service:
             self._ask_began(ask)
             ask.begin(Call(header.method, args))
             return
-        ask.promise = Promise(deadline=deadline, callback=ask.settled)
+        ask.promise = ClientPromise(peer.identity, deadline=deadline, callback=ask.settled)
         self._ask_began(ask)
         ref.request(Call(header.method, args), ask.promise)
 
@@ -258,7 +258,7 @@ class Service:
             remembered.settle(self.outcome_of(promise, header.to, ref, header.codec))
             self.look_whether_done()
 
-        found.promise = Promise(deadline=deadline, callback=settled)
+        found.promise = ClientPromise(ask.peer.identity, deadline=deadline, callback=settled)
         ref.request(Call(header.method, args), found.promise)
 
     def _ask_began(self, ask: Ask) -> None:
@@ -303,7 +303,7 @@ class Service:
         ref = entry.ref
         if ref is None:
             raise entry.unavailable()
-        told = Told(callback=self._told_is_over)
+        told = Told(peer.identity, callback=self._told_is_over)
         self.told += 1
         counters.TOLD.add(1)
         ref.request(Call(header.method, args), told)

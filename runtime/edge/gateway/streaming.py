@@ -20,7 +20,7 @@ from runtime import clock
 from runtime.edge.gateway.outcome import Outcome, error_outcome
 from runtime.edge.gateway.peer import Ask, AskKey, Peer
 from runtime.messages import Call
-from runtime.promise import Promise
+from runtime.promise import ClientPromise, Promise
 from runtime.reasons import Crashed
 from runtime.ref import Ref
 from runtime.signals import Down, Monitor, demonitor, monitor
@@ -61,8 +61,12 @@ class StreamAsk(Ask):
 
     def begin(self, call: Call) -> None:
         """Ask the actor for the stream. Never switches."""
-        self.promise = Promise(deadline=min(clock.now() + self.timeout_s, self.deadline), callback=self.settled)
+        self.promise = self._next_promise()
         self.ref.request(call, self.promise)
+
+    def _next_promise(self) -> Promise:
+        deadline = min(clock.now() + self.timeout_s, self.deadline)
+        return ClientPromise(self.peer.identity, deadline=deadline, callback=self.settled)
 
     def give(self, credit: int) -> None:
         """Allow so many more parts. Never switches."""
@@ -141,8 +145,7 @@ class StreamAsk(Ask):
                 self.peer.paused[self] = None
             self.timer = clock.after(IDLE_S, self._idle)
             return
-        promise = Promise(deadline=min(clock.now() + self.timeout_s, self.deadline), callback=self.settled)
-        self.promise = promise
+        promise = self.promise = self._next_promise()
         self._pulling = True
         try:
             source.pull(min(self.credit, self._most), promise)
