@@ -11,14 +11,20 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 
+from config.secret import redact
 from regrow.protocol.errors import InvalidArguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "_regrow_exported"
+
+MAX_WRONG_FIELDS = 50
+MAX_FIELD_CHARS = 200
+MAX_NAME_CHARS = 100
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,10 @@ class Exported:
         return cls(name, inspect.getdoc(method) or "", struct, returns=hints.get("return", Any), streams=streams)
 
     def check(self, body: Any) -> dict[str, Any]:
-        """Return the arguments by name, converted to their types; raises `InvalidArguments`. Never switches."""
+        """Return the arguments by name, converted to their types. Never switches.
+
+        Raises `InvalidArguments`, whose details name every wrong argument in `fields` and say what is wrong with it.
+        """
         if body is None:
             body = {}
         if not isinstance(body, Mapping):
@@ -101,11 +110,30 @@ class Exported:
         try:
             struct = msgspec.convert(body, self._arguments)
         except msgspec.ValidationError as error:
-            raise InvalidArguments(f"{self.name}: {_readable(str(error))}, it takes {self._signature()}") from None
+            raise InvalidArguments(
+                f"{self.name}: {_readable(str(error))}, it takes {self._signature()}",
+                details={"fields": self._wrong_fields(body)},
+            ) from None
         known = {key: value for key in self._fields if (value := getattr(struct, key)) is not msgspec.UNSET}
         if self.extra:
             known.update({key: value for key, value in body.items() if key not in self._fields})
         return known
+
+    def _wrong_fields(self, body: Mapping[str, Any]) -> dict[str, str]:
+        """Say what is wrong with each argument, where the check itself stops at the first one."""
+        found: dict[str, str] = {}
+        for key, declared in self._fields.items():
+            if key not in body:
+                if declared.required:
+                    found[key] = "missing"
+                continue
+            try:
+                msgspec.convert(body[key], declared.type)
+            except msgspec.ValidationError as error:
+                found[key] = redact(_readable(str(error)))[:MAX_FIELD_CHARS]
+        if not self.extra:
+            found |= {redact(str(key))[:MAX_NAME_CHARS]: "unknown" for key in body if key not in self._fields}
+        return dict(islice(found.items(), MAX_WRONG_FIELDS))
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of the arguments object. Never switches."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from actors.http.problem import redacted
 from config.secret import redact
 from regrow.protocol.errors import DecodeError
 
@@ -14,6 +15,8 @@ Format = Literal["auto", "json", "text", "bytes"]
 
 FIRST_BYTES = 200
 EXCERPT_BYTES = 4096
+# No error says more than this deep what went wrong.
+MAX_DEPTH = 64
 _EMPTY_STATUSES = frozenset({204, 205, 304})
 
 
@@ -39,15 +42,12 @@ def decode(body: bytes, content_type: str | None, status: int, *, doing: str, ex
 def excerpt(body: bytes, content_type: str | None) -> object:
     """Return a bounded, redacted piece of an error's body: small JSON as its value, else text. Never switches."""
     kind, _ = _split(content_type)
-    text = redact(body[: EXCERPT_BYTES * 2].decode("utf-8", "replace"))
     if len(body) <= EXCERPT_BYTES and _is_json(kind):
         try:
-            value: object = msgspec.json.decode(text)
+            return redacted(msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8)), MAX_DEPTH)
         except (msgspec.DecodeError, ValueError, RecursionError):
             pass
-        else:
-            return value
-    return text[:EXCERPT_BYTES]
+    return redact(body[: EXCERPT_BYTES * 2].decode("utf-8", "replace"))[:EXCERPT_BYTES]
 
 
 def _split(content_type: str | None) -> tuple[str, str | None]:

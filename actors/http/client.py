@@ -12,9 +12,8 @@ import http.client
 import ipaddress
 import select
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,8 @@ from gevent.monkey import get_original
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from actors.resilience.normaliser import normalise
 from regrow.protocol.errors import (
-    ConnectionFailed,
-    DecodeError,
-    Failed,
-    RegrowError,
     Started,
     TimedOut,
     TooLarge,
@@ -245,7 +241,7 @@ class HttpClient:
                 raise
             raise _too_slow(doing, host, limit_s) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
-            raise _translated(error, doing, host, self.connect_timeout_s) from None
+            raise normalise(error, doing, started=_wire.started, where=host, limit_s=self.connect_timeout_s) from None
 
     def _follow(self, request: Request, doing: str, sign: Callable[[Request], Request] | None) -> Response:
         redirects = 0
@@ -351,59 +347,3 @@ def _too_slow(doing: str, host: str, limit_s: float) -> TimedOut:
 
 def _too_large(doing: str, limit: int) -> TooLarge:
     return TooLarge(f"{doing}: the answer is larger than max_response ({limit} bytes)", started="yes")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it wraps; requests and urllib3 hide causes in `reason` and `args`."""
-    seen: set[int] = set()
-    todo: list[object] = [error]
-    while todo:
-        found = todo.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        todo += [getattr(found, "reason", None), *found.args, found.__cause__, found.__context__]
-
-
-def _translated(error: Exception, doing: str, host: str, connect_timeout_s: float) -> RegrowError:
-    """Name the failure without the foreign text, which holds the whole url and so perhaps a key."""
-    started = _wire.started
-    for cause in _chain(error):
-        match cause:
-            case requests.exceptions.ContentDecodingError() | urllib3.exceptions.DecodeError():
-                return DecodeError(f"{doing}: the answer does not decompress", started=started)
-            case ssl.SSLCertVerificationError():
-                text = f"{doing}: the certificate of {host} is not trusted ({cause.verify_message})"
-                return ConnectionFailed(text, started="no", retryable=False)
-            case urllib3.exceptions.NameResolutionError() | socket.gaierror():
-                return ConnectionFailed(f"{doing}: the host name {host} does not resolve", started="no")
-            case urllib3.exceptions.ProxyError():
-                word = _os_word(cause)
-                text = f"{doing}: no connection to {host} through the proxy: {word}"
-                return ConnectionFailed(text, started=started)
-            case urllib3.exceptions.NewConnectionError():
-                return ConnectionFailed(f"{doing}: no connection to {host}: {_os_word(cause)}", started="no")
-            case urllib3.exceptions.ConnectTimeoutError():
-                text = f"{doing}: no connection to {host} within {connect_timeout_s:.3g} s"
-                return ConnectionFailed(text, started="no")
-            case urllib3.exceptions.InvalidChunkLength():
-                return ConnectionFailed(f"{doing}: the answer from {host} is cut off or garbled", started=started)
-            case urllib3.exceptions.IncompleteRead() | http.client.IncompleteRead():
-                return ConnectionFailed(f"{doing}: the answer from {host} was cut off", started=started)
-            case http.client.RemoteDisconnected() | ConnectionError():
-                return ConnectionFailed(f"{doing}: {host} closed the connection", started=started)
-            case http.client.HTTPException() | urllib3.exceptions.HeaderParsingError():
-                return ConnectionFailed(f"{doing}: {host} did not answer in http", started="yes")
-            case requests.exceptions.InvalidURL() | requests.exceptions.InvalidHeader():
-                return Failed(f"{doing}: the request cannot be written as http", started="no", retryable=False)
-    if any(isinstance(cause, ssl.SSLError) for cause in _chain(error)):
-        return ConnectionFailed(f"{doing}: no secure connection to {host} (TLS failed)", started=started)
-    return ConnectionFailed(f"{doing}: the connection to {host} failed ({type(error).__name__})", started=started)
-
-
-def _os_word(error: BaseException) -> str:
-    for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
-    return "not reachable"

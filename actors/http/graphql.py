@@ -19,8 +19,9 @@ from actors.http.client import Response
 from actors.http.operation import Verdict
 from actors.http.selection import Selection
 from actors.http.template import encode_json
+from actors.resilience.normaliser import of_graphql
 from config.secret import redact
-from regrow.protocol.errors import DecodeError, RateLimited, RegrowError, UpstreamError
+from regrow.protocol.errors import DecodeError
 
 ACCEPT = "application/graphql-response+json, application/json;q=0.9"
 NEEDS_GRAPHQL_CORE = "needs the package graphql-core: install regrow[graphql]"
@@ -35,18 +36,6 @@ _SCALARS: dict[str, tuple[Any, frozenset[str]]] = {
     "Float": (float, frozenset({"number", "integer"})),
     "Boolean": (bool, frozenset({"boolean"})),
 }
-# Words that servers write into extensions.code or type, by what they mean.
-_LIMITED = frozenset({"RATE_LIMITED", "RATE_LIMIT", "THROTTLED", "TOO_MANY_REQUESTS"})
-_REFUSED = frozenset(
-    {
-        "BAD_USER_INPUT", "BAD_REQUEST", "FORBIDDEN", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED",
-        "INSUFFICIENT_SCOPES", "NOT_FOUND", "PERSISTED_QUERY_NOT_FOUND", "UNAUTHENTICATED", "UNAUTHORIZED",
-        "UNPROCESSABLE",
-    }
-)  # fmt: skip
-_BROKEN = frozenset(
-    {"INTERNAL", "INTERNAL_ERROR", "INTERNAL_SERVER_ERROR", "SERVICE_UNAVAILABLE", "TIMEOUT", "UNAVAILABLE"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,34 +187,11 @@ def judge(
             return Verdict(data if select is None else select.of(data, doing), {}, complete=True)
         told = _told(errors)
         if data is None or partial == "fail":
-            raise failure(told, response, limits, doing)
+            wait_s = limits.retry_after_s if limits.retry_after_s is not None else limits.reset_s
+            raise of_graphql(told, response.status, doing=doing, wait_s=wait_s)
         return Verdict(data if select is None else select.of(data, doing), {"errors": told}, complete=False)
 
     return judged
-
-
-def failure(errors: list[Any], response: Response, limits: fields.Limits, doing: str) -> RegrowError:
-    """Return the error that the errors of an answer mean: whose fault it is, and whether to try again.
-
-    Never switches.
-    """
-    words = {word for error in errors for word in _words(error)}
-    message = next((error["message"] for error in errors if error.get("message")), "no message")
-    text = f"{doing}: answered with errors: {message}"
-    body = {"errors": errors}
-    if words & _LIMITED:
-        wait_s = limits.retry_after_s if limits.retry_after_s is not None else limits.reset_s
-        details = {"status": response.status, "body": body}
-        return RateLimited(text, started="yes", retry_after_s=wait_s, details=details)
-    if words & _BROKEN and not words & _REFUSED:
-        # The status says that all went well; what it means is that of a server's own failure.
-        return UpstreamError(text, status=500, body=body, retryable=True, details={"http_status": response.status})
-    return UpstreamError(text, status=response.status, body=body, retryable=False)
-
-
-def _words(error: Mapping[str, Any]) -> set[str]:
-    found = {error.get("code"), error.get("type")}
-    return {word.upper() for word in found if isinstance(word, str)}
 
 
 def _told(errors: Any) -> list[Any]:

@@ -13,12 +13,14 @@ from actors.http.body import excerpt
 from actors.http.client import Request, Response
 from actors.http.links import links
 from actors.http.operation import OUTCOMES, REQUEST_SECONDS, REQUESTS, Answered, Job, Page, Settings, Verdict, WorkerUp
+from actors.http.problem import problem
 from actors.http.token import NewToken, Token
 from actors.resilience.abort import Abort, CallerGone
 from actors.resilience.cache import Forget, Keep
-from actors.resilience.classify import is_permanent_refusal, status_verdict
 from actors.resilience.guarded import Try, ask_part, refused_by_peer, tell_part
+from actors.resilience.normaliser import of_answer
 from actors.resilience.quota import Lesson
+from config.secret import redact
 from regrow.protocol.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -313,27 +315,15 @@ def _lasting(kept: Mapping[str, str], answer: Mapping[str, str]) -> dict[str, st
 
 def failure(response: Response, limits: fields.Limits, doing: str, host: str) -> RateLimited | UpstreamError:
     """Return the error that a response outside of 2xx means, with a bounded piece of its body. Never switches."""
-    status = response.status
-    body = excerpt(response.body, response.headers.get("content-type"))
-    details = {"headers": {name: value for name, value in response.headers.items() if name in TOLD_HEADERS}}
-    # GitHub among others says 403 where it means 429.
-    if status == 429 or (status == 403 and (limits.remaining == 0 or limits.retry_after_s is not None)):
-        wait_s = limits.retry_after_s
-        if wait_s is None and limits.remaining == 0:
-            wait_s = limits.reset_s
-        return RateLimited(
-            f"{doing}: {host} answered {status}, its rate limit is spent"
-            + ("" if wait_s is None else f", come back in {wait_s:.3g} s"),
-            started="yes",
-            retryable=not is_permanent_refusal(body),
-            retry_after_s=wait_s,
-            details={**details, "status": status, "body": body},
-        )
-    return UpstreamError(
-        f"{doing}: {host} answered {status}",
-        status=status,
-        body=body,
-        retryable=status_verdict(status).retryable,
+    kind = response.headers.get("content-type")
+    return of_answer(
+        response.status,
+        excerpt(response.body, kind),
+        doing=doing,
+        host=host,
+        headers={name: redact(value) for name, value in response.headers.items() if name in TOLD_HEADERS},
+        problem=problem(response.body, kind),
         retry_after_s=limits.retry_after_s,
-        details=details,
+        remaining=limits.remaining,
+        reset_s=limits.reset_s,
     )

@@ -1,4 +1,7 @@
-"""The one place that says what a failure means: for a retry, for the breaker and for the caller."""
+"""The one place that says what a failure means: for a retry, for the breaker and for the caller.
+
+`normaliser` makes the typed errors that are classified here out of everything else.
+"""
 
 from __future__ import annotations
 
@@ -108,24 +111,3 @@ def _classify_ours(error: RegrowError) -> Verdict:
     if isinstance(error, Failed):
         return Verdict(error.retryable, "peer")
     return Verdict("unknown", "unknown")
-
-
-def normalise(error: BaseException, doing: str) -> RegrowError:
-    """Turn any failure into a typed error that says what was being done. Never switches.
-
-    Typed errors are returned as they are. The text of a foreign exception is left out: it may hold a payload or a
-    secret.
-    """
-    if isinstance(error, RegrowError):
-        return error
-    verdict = classify(error)
-    name = type(error).__name__
-    if isinstance(error, socket.gaierror):
-        return ConnectionFailed(f"{doing}: the host name does not resolve", started="no")
-    if isinstance(error, ConnectionRefusedError):
-        return ConnectionFailed(f"{doing}: connection refused", started="no")
-    if isinstance(error, ConnectionError):
-        return ConnectionFailed(f"{doing}: the connection was lost ({name})")
-    if isinstance(error, TimeoutError):
-        return TimedOut(f"{doing}: timed out")
-    return Failed(f"{doing}: failed with {name}", retryable=verdict.retryable)

@@ -4,13 +4,12 @@ import socket
 
 import pytest
 
-from actors.resilience.classify import Verdict, classify, is_permanent_refusal, means_unavailable, normalise
+from actors.resilience.classify import Verdict, classify, is_permanent_refusal, means_unavailable
 from regrow.protocol.errors import (
     CircuitOpen,
     ConnectionFailed,
     DeadlineExceeded,
     DecodeError,
-    Failed,
     InvalidArguments,
     NotFound,
     RateLimited,
@@ -82,24 +81,3 @@ def test_other_refusals_are_cleared_by_waiting(body: object) -> None:
 )
 def test_only_an_unavailable_peer_is_stood_in_for(error: RegrowError, stands_in: bool) -> None:
     assert means_unavailable(error) is stands_in
-
-
-def test_a_foreign_failure_becomes_a_typed_one_without_its_text() -> None:
-    typed = normalise(ValueError("password=hunter2"), "db.query")
-    assert isinstance(typed, Failed)
-    assert "hunter2" not in str(typed)
-    assert str(typed).startswith("db.query: ")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "started"),
-    [
-        (socket.gaierror(-2, "x"), "connection_error", "no"),
-        (ConnectionRefusedError(), "connection_error", "no"),
-        (ConnectionResetError(), "connection_error", "unknown"),
-        (TimeoutError(), "timeout", "yes"),
-    ],
-)
-def test_operating_system_errors_keep_what_is_known_of_the_work(error: OSError, code: str, started: str) -> None:
-    typed = normalise(error, "x")
-    assert (typed.code, typed.started) == (code, started)
