@@ -58,8 +58,8 @@ def exports_of_pool(functions: AllowList) -> dict[str, Exported]:
         "arrays": Param(
             str,
             required=False,
-            doc='numpy arrays and frames of the result: "list" (default, rows as objects), or "ext" for msgpack extensions '
-            f"of type {child.ARRAY_EXT} (a .npy file) and {child.FRAME_EXT} (an Arrow stream)",
+            doc='numpy arrays and frames of the result: "list" (default; rows as objects) or "ext": msgpack extension '
+            f"type {child.ARRAY_EXT} (a .npy file) or {child.FRAME_EXT} (an Arrow stream)",
         ),
     }
     progress = Param(

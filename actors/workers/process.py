@@ -25,7 +25,7 @@ from gevent.event import Event
 
 from actors.workers import child
 from actors.workers.child import HEADER_BYTES, FromChild
-from actors.workers.memory import resident_bytes
+from actors.workers.memory import OUT_OF_MEMORY_KILLS, resident_bytes
 from actors.workers.output import Lines
 from actors.workers.spawn import Spawned
 from config.secret import redact
@@ -67,12 +67,14 @@ class Exit:
     code: int
     stderr: tuple[str, ...]
     violation: str | None = None
+    memory_was_out: bool | None = None
 
     def __str__(self) -> str:
         if self.violation is not None:
             return self.violation
         if self.code < 0:
-            return f"was ended by {_signal_name(-self.code)}"
+            hint = " (the kernel killed for lack of memory just then: have fewer workers, or lower max_memory)"
+            return f"was ended by {_signal_name(-self.code)}{hint if self.memory_was_out else ''}"
         return f"exited with code {self.code}"
 
     def details(self) -> dict[str, object]:
@@ -80,6 +82,8 @@ class Exit:
         facts: dict[str, object] = {"pid": self.pid}
         if self.code < 0:
             facts["signal"] = _signal_name(-self.code)
+            if self.memory_was_out is not None:
+                facts["memory_was_out"] = self.memory_was_out
         else:
             facts["exit_code"] = self.code
         if self.stderr:
@@ -219,6 +223,7 @@ class WorkerProcess:
 
     def rss_bytes(self) -> int | None:
         """Return the resident memory of the process and its descendants, None if unknown. Never switches."""
+        OUT_OF_MEMORY_KILLS.look()
         return resident_bytes(self.pid) if self.is_alive else None
 
     # -- what the process does ----------------------------------------------------------------------------------------
@@ -277,7 +282,8 @@ class WorkerProcess:
         self._ended.set()
         code = self._spawned.code
         assert code is not None
-        self._on_exit(Exit(self.pid, code, tuple(self._lines["stderr"].last), self._violation))
+        last_words = tuple(self._lines["stderr"].last)
+        self._on_exit(Exit(self.pid, code, last_words, self._violation, self._spawned.memory_was_out))
 
     def __repr__(self) -> str:
         return f"<WorkerProcess {self._spawned!r}>"

@@ -13,10 +13,14 @@ from collections.abc import Callable, Mapping
 
 from gevent import get_hub
 
+from actors.workers.memory import OUT_OF_MEMORY_KILLS
+
 
 class Spawned:
     """A child process in a session of its own; `code` is its exit code, negative for a signal, None until it ended.
 
+    `memory_was_out` tells of a process that somebody else ended by SIGKILL whether the kernel did so at that time, to
+    whichever process, for lack of memory; None where nobody can know.
     It reads /dev/null; `descriptors` says which of ours it gets as which of its own. `on_end` is called once, in the
     hub. Raises OSError when it cannot be started. Must be made in the hub's thread: the kernel's parent-death signal
     follows the thread, not the process.
@@ -32,6 +36,9 @@ class Spawned:
         loop = get_hub().loop
         loop.install_sigchld()
         self.code: int | None = None
+        self.memory_was_out: bool | None = None
+        self._killed = False
+        OUT_OF_MEMORY_KILLS.look()
         self.pid = os.posix_spawn(
             argv[0],
             argv,
@@ -55,6 +62,8 @@ class Spawned:
         self.code = os.waitstatus_to_exitcode(self._watcher.rstatus)
         self._watcher.stop()
         self._watcher.close()
+        if self.code == -signal.SIGKILL and not self._killed:
+            self.memory_was_out = OUT_OF_MEMORY_KILLS.has_grown()
         # The number cannot belong to anybody else yet: it was freed in this very turn of the hub, and as long as
         # members of the session live the kernel does not give it away.
         self._send(signal.SIGKILL)
@@ -63,6 +72,7 @@ class Spawned:
     def signal(self, number: int) -> None:
         """Send a signal to the process and to all of its session, unless it has ended. Never switches."""
         if self.code is None:
+            self._killed = self._killed or number == signal.SIGKILL
             self._send(number)
 
     def _send(self, number: int) -> None:
