@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import hashlib
 import uuid
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +23,7 @@ from actors.resilience.bulkhead import Bulkhead
 from actors.resilience.cache import Lookup
 from actors.resilience.circuit import Barred
 from actors.resilience.classify import means_unavailable
+from actors.resilience.fair import FairQueue
 from actors.resilience.shelf import Kept
 from regrow.protocol.errors import (
     ActorDown,
@@ -40,7 +40,8 @@ from runtime.actor import Actor
 from runtime.measure import Counter, Gauge
 from runtime.messages import Call, WithHeader
 from runtime.names import whereis
-from runtime.promise import Promise
+from runtime.origin import client_of
+from runtime.promise import ClientPromise, Promise
 
 REFRESHES = Counter("cache_refreshes_total", "stale answers renewed while they were used", ("actor", "outcome"))
 FALLBACKS = Counter("fallbacks_total", "calls answered by something that stands in", ("actor", "kind"))
@@ -85,7 +86,14 @@ class _Flight:
 
     def __init__(self, leader: Job) -> None:
         self.leader = leader
-        self.followers: deque[Job] = deque()
+        self.followers: dict[Job, None] = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Displaced:
+    """Told by the front to itself: a job of the client with most of them had to make room for another client's."""
+
+    job: Job
 
 
 class Front(Actor):
@@ -98,7 +106,7 @@ class Front(Actor):
         self._in_flight = in_flight
         self._bulkhead: Bulkhead[Job] = Bulkhead(settings.concurrency, settings.queue)
         self._flights: dict[str, _Flight] = {}
-        self._following = 0
+        self._following: FairQueue[Job] = FairQueue(settings.queue)
         self._refresh_from = 0.0
         self._circuit = "closed"
         self._open_until = 0.0
@@ -134,7 +142,7 @@ class Front(Actor):
         return {
             "circuit": self._circuit,
             "running": len(self._in_flight.by_lane),
-            "waiting": len(self._bulkhead) + self._following,
+            "waiting": len(self._bulkhead) + len(self._following),
             "concurrency": self._settings.concurrency,
             "host": self._settings.host,
         }
@@ -163,7 +171,10 @@ class Front(Actor):
             self._lane_free(message.lane)
         elif isinstance(message, NextPage):
             ends = clock.now() + message.operation.timeout_s
-            self._dispatch(Job(message.operation, message.request, None, self.defer(), ends))
+            promise = self.defer()
+            self._dispatch(Job(message.operation, message.request, None, promise, ends, client=client_of(promise)))
+        elif isinstance(message, _Displaced):
+            self._displace(message.job)
         else:
             raise TypeError(f"the front of {self._settings.name} got a message of type {type(message).__name__}")
 
@@ -171,12 +182,14 @@ class Front(Actor):
         made = self._made(operation, args)
         ends = clock.now() + operation.timeout_s
         # From here on the call is answered through its promise, whatever happens.
+        promise = self.defer()
         return Job(
             operation,
             made.request,
             made.key,
-            self.defer(),
+            promise,
             ends,
+            client=client_of(promise),
             keyed=made.keyed,
             group=made.group,
             authorized=made.authorized,
@@ -228,13 +241,32 @@ class Front(Actor):
         elif flight is None:
             self._flights[job.key] = flight = _Flight(job)
             self._lead(flight, job)
-        elif self._has_room():
-            job.followed = True
-            self._following += 1
-            flight.followers.append(job)
-            self._count()
+        elif self._bulkhead.overtakes(job.client, flight.leader.client, flight.leader):
+            # Behind a call of another client that waits for many turns, this one would wait for as many.
+            leader, flight.leader = flight.leader, job
+            self._bulkhead.leave(leader.client, leader)
+            self._follow(flight, leader)
+            self._dispatch(job)
         else:
-            self._fail(job, self._overloaded())
+            self._follow(flight, job)
+
+    def _follow(self, flight: _Flight, job: Job) -> None:
+        displaced = self._following.put(job.client, job)
+        if displaced is not job:
+            job.followed = True
+            flight.followers[job] = None
+            job.promise.on_abandon = lambda: self._unfollow(job)
+        if displaced is not None:
+            self._unfollow(displaced)
+            self._fail(displaced, self._overloaded())
+        self._count()
+
+    def _unfollow(self, job: Job) -> None:
+        self._following.discard(job.client, job)
+        flight = None if job.key is None else self._flights.get(job.key)
+        if flight is not None:
+            flight.followers.pop(job, None)
+        self._count()
 
     def _refresh(self, job: Job, kept: Kept) -> None:
         """Ask for a newer answer while the stale one is used: one for each key, and only where no caller waits."""
@@ -261,8 +293,6 @@ class Front(Actor):
 
     def _lead(self, flight: _Flight, job: Job) -> None:
         flight.leader = job
-        # Until a worker has it: then giving up goes through the worker.
-        job.promise.on_abandon = lambda: self._led(job, GAVE_UP)
         self._dispatch(job)
 
     def _led(self, job: Job, error: RegrowError | None) -> None:
@@ -276,14 +306,14 @@ class Front(Actor):
                 self._refresh_from = clock.now() + REFRESH_PAUSE_S
         if isinstance(error, DeadlineExceeded | Cancelled | ActorDown):
             while flight.followers:
-                self._following -= 1
-                heir = flight.followers.popleft()
+                heir = next(iter(flight.followers))
+                self._unfollow(heir)
                 if not heir.promise.done:
                     self._lead(flight, heir)
                     return
         del self._flights[job.key]
-        self._following -= len(flight.followers)
         for follower in flight.followers:
+            self._following.discard(follower.client, follower)
             if follower.promise.done:
                 continue
             if error is None:
@@ -291,14 +321,6 @@ class Front(Actor):
             else:
                 self._fail(follower, error)
         self._count()
-
-    def _has_room(self) -> bool:
-        """Tell whether one more call may wait for the answer of another; those that gave up make room."""
-        if self._following >= self._bulkhead.bound:
-            for flight in self._flights.values():
-                flight.followers = deque(job for job in flight.followers if not job.promise.done)
-            self._following = sum(len(flight.followers) for flight in self._flights.values())
-        return self._following < self._bulkhead.bound
 
     def _dispatch(self, job: Job) -> None:
         if job.promise.done:
@@ -314,18 +336,34 @@ class Front(Actor):
         if left_s > 0:
             self._refuse(job, left_s)
             return
-        if self._bulkhead.full:
-            # Callers that gave up while they waited make room.
-            self._bulkhead.remove(lambda other: other.promise.done)
-        if not self._bulkhead.wait(job):
+        displaced = self._bulkhead.wait(job.client, job)
+        if displaced is job:
             self._fail(job, self._overloaded())
+        else:
+            job.promise.on_abandon = lambda: self._left(job)
+            if displaced is not None:
+                # Not at once: what follows from it may displace others in turn.
+                self.ref.post(_Displaced(displaced))
         self._count()
+
+    def _left(self, job: Job) -> None:
+        """Forget a call whose caller gave up while it waited for a worker."""
+        self._bulkhead.leave(job.client, job)
+        self._led(job, GAVE_UP)
+        self._count()
+
+    def _displace(self, job: Job) -> None:
+        """Answer a call that had to make room; who waits for the same answer goes on without it."""
+        if not job.promise.done:
+            self._answer_instead(job, self._overloaded())
+            self._led(job, GAVE_UP)
 
     def _hand(self, lane: int, job: Job) -> bool:
         ref = whereis(self._settings.worker_name(lane))
         if ref is None:
             return False
-        done = Promise(callback=lambda answer: self._worked(lane, job, answer))
+        # The worker asks the limiter and others in the name of whoever asked here.
+        done = ClientPromise(job.client, callback=lambda answer: self._worked(lane, job, answer))
         job.promise.on_abandon = done.cancel
         self._in_flight.by_lane[lane] = done
         self._count()
@@ -431,7 +469,7 @@ class Front(Actor):
 
     def _count(self) -> None:
         self._running.value = len(self._in_flight.by_lane)
-        self._waiting.value = len(self._bulkhead) + self._following
+        self._waiting.value = len(self._bulkhead) + len(self._following)
 
 
 def _idempotency_key(rule: KeyRule, args: dict[str, Any]) -> dict[str, str]:

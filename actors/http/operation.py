@@ -75,6 +75,8 @@ class Operation:
     fallback: Literal["cache"] | Standing | None
     repeatable: bool
     keyed: bool
+    cost: int = 1
+    """What one try takes of the rate limit."""
     caches: bool = False
     """Answers are used again: for as long as the peer says, else for `fresh_s`."""
     refresh_s: float = 0.0
@@ -209,6 +211,8 @@ class Job:
     key: str | None
     promise: Promise
     ends: float
+    client: str = ""
+    """Whose call it is: what waits for a worker is served in turns of these."""
     keyed: bool = False
     group: str = ""
     """What a change of the same thing makes invalid."""

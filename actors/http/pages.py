@@ -9,7 +9,8 @@ from actors.http.client import Request, origin
 from actors.http.operation import NextPage, Operation, Page, Settings
 from regrow.protocol.errors import DecodeError, NotFound, TooLarge, Unavailable, UpstreamError
 from runtime.names import whereis
-from runtime.promise import Promise
+from runtime.origin import client_of
+from runtime.promise import ClientPromise, Promise
 from runtime.streams import Batch
 
 
@@ -63,8 +64,10 @@ class Pages:
             name = self._settings.name
             promise.reject(Unavailable(f"{name} is not running, come back in 1 s", actor=name, retry_after_s=1.0))
             return
-        self._asked = asked = Promise(
-            deadline=promise.deadline, callback=lambda answer: self._arrived(most, promise, request, answer)
+        self._asked = asked = ClientPromise(
+            client_of(promise),
+            deadline=promise.deadline,
+            callback=lambda answer: self._arrived(most, promise, request, answer),
         )
         promise.on_abandon = asked.cancel
         front.request(NextPage(self._operation, request), asked)

@@ -1,12 +1,13 @@
-"""A bounded number of lanes and a bounded first-in, first-out queue before them: pure bookkeeping, no waiting."""
+"""A bounded number of lanes and a bounded queue before them that is fair between clients: bookkeeping, no waiting."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+from actors.resilience.fair import FairQueue
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 class Bulkhead(Generic[Item]):
@@ -20,18 +21,13 @@ class Bulkhead(Generic[Item]):
         self.busy: set[int] = set()
         # The lane freed last is taken first: its connection is the warmest.
         self._free = list(range(lanes - 1, -1, -1))
-        self._queue: deque[Item] = deque()
+        self._queue: FairQueue[Item] = FairQueue(queue)
 
     def __repr__(self) -> str:
         return f"<Bulkhead {len(self.busy)}/{self.lanes} busy, {len(self._queue)}/{self.bound} waiting>"
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def full(self) -> bool:
-        """True when neither a lane nor a place in the queue is left."""
-        return not self._free and len(self._queue) >= self.bound
 
     def take(self) -> int | None:
         """Return a free lane and mark it busy, None when all are. Never switches."""
@@ -47,12 +43,18 @@ class Bulkhead(Generic[Item]):
             self.busy.add(lane)
             self._free.remove(lane)
 
-    def wait(self, item: Item) -> bool:
-        """Queue an item; False when the queue is full. Never switches."""
-        if len(self._queue) >= self.bound:
-            return False
-        self._queue.append(item)
-        return True
+    def wait(self, client: str, item: Item) -> Item | None:
+        """Queue an item; return the one that finds no place instead, as `FairQueue.put` chooses. Never switches."""
+        return self._queue.put(client, item)
+
+    def leave(self, client: str, item: Item) -> bool:
+        """Take an item out of the queue that waits no longer; False when it is not there. Never switches."""
+        return self._queue.discard(client, item)
+
+    def overtakes(self, client: str, other: str, item: Item) -> bool:
+        """Tell whether one more item of a client would have its turn before that item of another. Never switches."""
+        place = None if client == other else self._queue.place(other, item)
+        return place is not None and self._queue.ahead(client) < place
 
     def release(self, lane: int) -> None:
         """Free a lane; freeing a free one changes nothing. Never switches."""
@@ -61,12 +63,9 @@ class Bulkhead(Generic[Item]):
             self._free.append(lane)
 
     def next(self) -> Item | None:
-        """Take the item that waited longest out of the queue, None when nothing waits. Never switches."""
-        return self._queue.popleft() if self._queue else None
+        """Take the item whose turn it is out of the queue, None when nothing waits. Never switches."""
+        return self._queue.take()
 
     def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take all items out of the queue that `unwanted` says yes to. Never switches."""
-        gone = [item for item in self._queue if unwanted(item)]
-        if gone:
-            self._queue = deque(item for item in self._queue if not unwanted(item))
-        return gone
+        return self._queue.remove(unwanted)

@@ -121,8 +121,27 @@ class FairQueue(Generic[Item]):
         where items of others cost more than 1. Never switches.
         """
         own = self._lines.get(client)
-        start = self._reached if own is None else own.mark + own.backlog
-        before = 0 if own is None else own.backlog
+        return self._before(own, 0 if own is None else own.backlog)
+
+    def place(self, client: str, item: Item) -> int | None:
+        """Return the cost of what is served before an item that waits, as `ahead` does; None when it does not wait.
+
+        Never switches.
+        """
+        own = self._lines.get(client)
+        if own is None or item not in own.items:
+            return None
+        within = 0
+        for each, cost in own.items.items():
+            if each == item:
+                break
+            within += cost
+        return self._before(own, within)
+
+    def _before(self, own: _Line[Item] | None, within: int) -> int:
+        """Return the cost served before an item that has `within` before it in its own line."""
+        start = self._reached if own is None else own.mark + within
+        before = within
         for line in self._lines.values():
             if line is not own:
                 reach = start - line.mark + (own is None or line.joined < own.joined)

@@ -21,12 +21,26 @@ def test_the_lane_freed_last_is_taken_first() -> None:
     assert bulkhead.take() == 2
 
 
-def test_the_queue_is_bounded_and_first_in_first_out() -> None:
+def test_the_queue_is_bounded_and_first_in_first_out_for_each_client() -> None:
     bulkhead: Bulkhead[str] = Bulkhead(1, 2)
     bulkhead.take()
-    assert [bulkhead.wait("a"), bulkhead.wait("b"), bulkhead.wait("c")] == [True, True, False]
-    assert bulkhead.full
+    assert [bulkhead.wait("me", item) for item in "abc"] == [None, None, "c"]
     assert [bulkhead.next(), bulkhead.next(), bulkhead.next()] == ["a", "b", None]
+
+
+def test_clients_take_turns_before_the_lanes() -> None:
+    bulkhead: Bulkhead[str] = Bulkhead(1, 10)
+    for client, item in (("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1")):
+        bulkhead.wait(client, item)
+    assert [bulkhead.next() for _ in range(4)] == ["a1", "b1", "a2", "a3"]
+
+
+def test_an_item_that_gave_up_waiting_leaves_its_place() -> None:
+    bulkhead: Bulkhead[str] = Bulkhead(1, 1)
+    bulkhead.wait("a", "a1")
+    assert bulkhead.leave("a", "a1")
+    assert not bulkhead.leave("a", "a1")
+    assert bulkhead.wait("b", "b1") is None
 
 
 def test_a_lane_is_never_given_out_twice_by_releasing_it_twice() -> None:
@@ -40,7 +54,7 @@ def test_a_lane_is_never_given_out_twice_by_releasing_it_twice() -> None:
 def test_unwanted_items_leave_the_queue_and_the_others_keep_their_order() -> None:
     bulkhead: Bulkhead[int] = Bulkhead(1, 10)
     for item in range(6):
-        bulkhead.wait(item)
+        bulkhead.wait("me", item)
     assert bulkhead.remove(lambda item: item % 2 == 0) == [0, 2, 4]
     assert [bulkhead.next() for _ in range(3)] == [1, 3, 5]
 
