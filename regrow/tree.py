@@ -21,6 +21,7 @@ from actors.hosted.thread import ThreadActor
 from actors.seam import Context, Integration, Plan
 from config.load import Config
 from config.schema import ActorEntry, Supervised
+from runtime import telemetry
 from runtime.actor import DEFAULT_TIMEOUT_S
 from runtime.directory import Directory, Entry
 from runtime.exports import exports_of
@@ -70,6 +71,7 @@ class Tree:
         return {entry.name: entry.state for entry in self.directory.entries() if entry.ref is None}
 
     def _add_integration(self, name: str, kind: str, config: Any, plan: Plan) -> None:
+        telemetry.declare(name)
         for child in plan.children:
             child.measured = True
             child.start_timeout_s = START_TIMEOUT_S

@@ -2,8 +2,8 @@
 
 Decisions. Calls are too many for the event bus, whose ring is for what operators must not miss; so listeners attach
 here by an id of their own. The window keeps the last KEPT calls of each integration, from which the status API tells
-success rate and latencies; it is the same record that listeners get, so metrics, events and status agree on what
-happened.
+success rate and latencies, and the metrics count every call; all three are fed by the same record at the same moment,
+so they agree on what happened, whatever the kind of the integration.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from config.secret import redact
 from regrow.protocol.errors import RegrowError
 from runtime import clock
+from runtime.measure import Counter, Histogram
 
 KEPT: Final = 1000
 WINDOW_S: Final = 300.0
@@ -25,6 +26,16 @@ MAX_ERROR_CHARS: Final = 300
 MAX_INTEGRATIONS: Final = 10_000
 
 Kind = Literal["start", "stop", "exception"]
+
+CALLS = Counter("external_calls_total", "calls to the outside that ended, by how", ("actor", "outcome"))
+CALL_SECONDS = Histogram("external_call_seconds", "how long one call to the outside took", ("actor",))
+
+#: how a call may end; whatever else an error is called counts as failed
+OUTCOMES: Final = (
+    "ok", "actor_down", "cancelled", "connection_error", "database_error", "deadline_exceeded", "decode_error",
+    "execution_error", "failed", "invalid_arguments", "not_found", "overloaded", "rate_limited", "timeout", "too_large",
+    "unavailable", "upstream_error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +132,22 @@ def ended(
     """Tell that an external call is over, well or with `error`; `outcome` where it says more. Never switches."""
     if outcome is None:
         outcome = "ok" if error is None else error.code if isinstance(error, RegrowError) else "failed"
+    if outcome not in OUTCOMES:
+        outcome = "failed"
+    CALLS.inc(actor, outcome)
+    CALL_SECONDS.observe(duration_s, actor)
     text = None if error is None else redact(f"{outcome}: {error}")[:MAX_ERROR_CHARS]
     window(actor).add(duration_s, outcome, text)
     if _listeners:
         kind: Kind = "stop" if outcome == "ok" else "exception"
         _tell(CallEvent(kind, actor, operation, clock.wall(), duration_s, outcome, text))
+
+
+def declare(actor: str) -> None:
+    """Make every series of an integration exist from the start. Never switches."""
+    CALL_SECONDS.declare(actor)
+    for outcome in OUTCOMES:
+        CALLS.declare(actor, outcome)
 
 
 @contextlib.contextmanager
