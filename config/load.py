@@ -33,6 +33,7 @@ from config.schema import (
     Gateway,
     Http,
     Size,
+    Supervised,
 )
 from config.secret import Secret, redact
 from config.substitute import Unset, substitute
@@ -183,6 +184,7 @@ def load(
     actor_tables = _entries(tree.get("actors", {}), ("actors",), "actor", checker)
     actors = {name: checker.table(ActorEntry, table, ("actors", name)) for name, table in actor_tables.items()}
     entries = _integrations(tree.get("integrations", {}), integrations, checker)
+    _needs_of_daemon(entries, daemon, report)
     _names_once(tree, report)
     _dependencies({**actor_tables, **_tables(tree.get("integrations"))}, report)
     folders = _folders(tree.get("daemon"), file.parent, checker)
@@ -373,6 +375,22 @@ def _dependencies(tables: dict[str, dict[str, Any]], report: Report) -> None:
                     found=repr(other),
                     expected="the name of another actor or integration",
                     nearest=near[0] if near else None,
+                )
+
+
+def _needs_of_daemon(entries: dict[str, IntegrationEntry], daemon: Any, report: Report) -> None:
+    """What an entry needs of the daemon is there."""
+    for name, entry in entries.items():
+        if daemon is INVALID or not isinstance(entry.config, Supervised):
+            continue
+        for key, needed in entry.config.needs_of_daemon().items():
+            if getattr(daemon, needed) is None:
+                report.add(
+                    ("integrations", name, key),
+                    "missing_key",
+                    f"this needs {needed} in [daemon]",
+                    found=repr(getattr(entry.config, key)),
+                    expected=f"{needed} in [daemon], or another {key}",
                 )
 
 

@@ -318,6 +318,10 @@ class Supervised(Table, frozen=True, kw_only=True):
     """wait: a crash or failed start that a lost connection or an open circuit caused is not counted; the actor waits
     until an entry of depends_on is back, or tries again after its backoff. restart: such a crash counts like any."""
 
+    def needs_of_daemon(self) -> dict[str, str]:
+        """Return which key of [daemon] cannot be absent, by the key of this table that needs it. Never switches."""
+        return {}
+
 
 class Daemon(Table, frozen=True, kw_only=True):
     """The process as a whole."""
@@ -337,7 +341,8 @@ class Daemon(Table, frozen=True, kw_only=True):
     max_deadline: PositiveDuration = PositiveDuration("1h")
     """The longest deadline that a client may ask for; a longer one is cut to this."""
     redis: Secret | None = None
-    """The Redis that limiters and breakers share with other daemons, as redis://[:password@]host[:port]/[database]."""
+    """The Redis in which limiters and breakers, and caches that say so, share with other daemons, as
+    redis://[:password@]host[:port]/[database]."""
 
     def __post_init__(self) -> None:
         if self.redis is not None and not self.redis.reveal().startswith(("redis://", "rediss://", "unix://")):

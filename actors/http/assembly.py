@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from actors.http import front, operation, token
 from actors.http.client import HttpClient
@@ -21,6 +24,7 @@ from actors.resilience.cache import Cache
 from actors.resilience.guarded import Guarded
 from actors.resilience.limiter import DEFAULT_WINDOW_S, Limiter, QuotaTable
 from actors.resilience.shared import RedisLink, SharedCircuit, SharedQuota, shared_key
+from actors.resilience.shared_shelf import SharedShelf, derive
 from actors.resilience.shelf import Shelf
 from actors.seam import Context, Plan
 from config.secret import Secret, register
@@ -49,13 +53,17 @@ def assemble(
     """
     base_url = config.base_url if whole_url else config.base_url.rstrip("/")
     settings = _settings(name, config, base_url, operations, key_rule, accept)
-    circuit, quota, shelf = CircuitTable(), QuotaTable(), Shelf(config.cache_size)
+    circuit, quota = CircuitTable(), QuotaTable()
+    shelf = Shelf(config.cache_size, max_entry_bytes=config.cache_entry_size)
+    answers: SharedShelf | None = None
     if context.redis_url is not None:
+        if config.cache_store == "redis":
+            answers = _shared_shelf(name, config, settings, context.redis_url)
         _share(name, config, context.redis_url, circuit, quota)
     timeout_s = settings.longest_s + ANSWER_MARGIN_S
     down = {"on_redis_down": config.on_redis_down}
     children = [
-        ChildSpec(id="cache", start=Cache, args=(name, shelf), name=f"{name}/cache"),
+        ChildSpec(id="cache", start=Cache, args=(name, shelf, answers), name=f"{name}/cache"),
         ChildSpec(
             id="limiter", start=Limiter, args=(name, config.rate_limit, quota), kwargs=down, name=f"{name}/limiter"
         ),
@@ -131,6 +139,30 @@ def _share(name: str, config: HttpApi, url: Secret, circuit: CircuitTable, quota
     )
 
 
+def _shared_shelf(name: str, config: HttpApi, settings: Settings, url: Secret) -> SharedShelf:
+    """Have answers kept in Redis, for every daemon that would get the same ones: same address, credentials, headers."""
+    said = [repr(settings.base_url), *(f"{key}: {value}" for key, value in sorted(settings.headers.items()))]
+    said += [f"{key}={value}" for key, value in settings.secret_query]
+    said += _revealed(config.auth)
+    if config.tls.cert_file is not None:
+        # A certificate of our own names the one who asks as a password does.
+        said.append(hashlib.sha256(config.tls.cert_file.read_bytes()).hexdigest())
+    place, key = derive("\n".join(said).encode(), f"{name} {config.base_url}")
+    prefix = shared_key(name, config.base_url, f"answers:{place}")
+    return SharedShelf(
+        RedisLink(url, name), prefix, key, max_bytes=config.cache_size, max_entry_bytes=config.cache_entry_size
+    )
+
+
+def _revealed(value: object) -> list[str]:
+    """Return all that a table of credentials says."""
+    if isinstance(value, Secret):
+        return [value.reveal()]
+    if isinstance(value, msgspec.Struct):
+        return [text for key in value.__struct_fields__ for text in (f"{key}:", *_revealed(getattr(value, key)))]
+    return [repr(value)]
+
+
 def _settings(
     name: str,
     config: HttpApi,
@@ -166,6 +198,7 @@ def _settings(
         concurrency=config.concurrency,
         queue=config.queue,
         sign=_signer(config.auth),
+        shares_answers=config.cache_store == "redis",
         needs_token=config.auth is not None and config.auth.oauth2 is not None,
     )
     for part in (breaker, limiter, cache, guarded, front, *([token] if settings.needs_token else [])):

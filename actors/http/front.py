@@ -20,10 +20,12 @@ from actors.http.pages import Pages
 from actors.http.template import scalar
 from actors.resilience.breaker import REFUSALS, CircuitChanged, refusal
 from actors.resilience.bulkhead import Bulkhead
-from actors.resilience.cache import Lookup
+from actors.resilience.cache import LetGo, Lookup
 from actors.resilience.circuit import Barred
 from actors.resilience.classify import means_unavailable
 from actors.resilience.fair import FairQueue
+from actors.resilience.guarded import tell_part
+from actors.resilience.shared_shelf import LEASE_S
 from actors.resilience.shelf import Kept
 from regrow.protocol.errors import (
     ActorDown,
@@ -223,7 +225,19 @@ class Front(Actor):
             self._dispatch(job)
         else:
             # Without a deadline of its own: the cache answers at once or dies.
-            cache.request(Lookup(job.key), Promise(callback=lambda found: self._looked_up(job, found)))
+            lookup = Lookup(job.key, wait_s=self._wait_s(job))
+            cache.request(lookup, Promise(callback=lambda found: self._looked_up(job, found)))
+
+    def _wait_s(self, job: Job) -> float:
+        """How long another daemon may be waited for: so that half of the caller's time is left for asking oneself."""
+        if not self._settings.shares_answers or job.followed or not job.operation.caches:
+            return 0.0
+        return min(LEASE_S, max(0.0, (job.stops - clock.now()) / 2))
+
+    def _let_go(self, job: Job) -> None:
+        """Let another daemon ask: no answer comes that could be kept."""
+        if self._settings.shares_answers and job.key is not None:
+            tell_part(f"{self._settings.name}/cache", LetGo(job.key))
 
     def _looked_up(self, job: Job, found: Promise) -> None:
         kept = found.value if found.error is None else None
@@ -237,6 +251,8 @@ class Front(Actor):
             self._remember(job, kept)
         flight = None if job.key is None else self._flights.get(job.key)
         if job.key is None or job.followed or not job.operation.caches or job.promise.done:
+            if flight is None:
+                self._let_go(job)
             self._dispatch(job)
         elif flight is None:
             self._flights[job.key] = flight = _Flight(job)
@@ -300,6 +316,8 @@ class Front(Actor):
         flight = None if job.key is None else self._flights.get(job.key)
         if job.key is None or flight is None or flight.leader is not job:
             return
+        if error is not None:
+            self._let_go(job)
         if job.refreshes:
             REFRESHES.inc(self._settings.name, "done" if error is None else "failed")
             if error is not None:

@@ -170,6 +170,8 @@ class Settings:
     queue: int
     sign: Callable[[Request], Request] | None = None
     """Makes the request that goes out of one that is ready but not signed, anew for each exchange."""
+    shares_answers: bool = False
+    """Other daemons keep answers in the same place, so that the one who asks for one says when none comes."""
     needs_token: bool = False
     """Requests carry a token that the token actor fetches."""
 

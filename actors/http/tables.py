@@ -235,6 +235,12 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     peer: only as long as it says; "0s": not at all. Operations may say otherwise."""
     cache_size: Size = Size("16MiB")
     """The bound of kept answers; the least recently used make room."""
+    cache_entry_size: Size = Size("1MiB")
+    """The largest answer that is kept."""
+    cache_store: Literal["memory", "redis"] = "memory"
+    """Where answers are kept. redis: in the Redis of [daemon], for every daemon that has this integration under the
+    same name, at the same address and with the same credentials and headers; together they ask for an answer once.
+    While Redis does not answer, each goes on with its own memory."""
     stale_while_revalidate: Duration = Duration("0s")
     """For so long after its time a kept answer is still used at once, while a newer one is asked for in the background;
     where the peer says how long an answer is fresh, only its own stale-while-revalidate counts."""
@@ -248,6 +254,10 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     on_redis_down: OnRedisDown = "open"
     """With [daemon] redis, while it does not answer: open goes on with this daemon's own window and circuit, closed
     refuses with unavailable."""
+
+    def needs_of_daemon(self) -> dict[str, str]:
+        """Return which key of [daemon] each of these keys needs. Never switches."""
+        return {"cache_store": "redis"} if self.cache_store == "redis" else {}
 
 
 def api_problems(config: HttpApi) -> list[Problem]:

@@ -16,7 +16,7 @@ from actors.http.operation import OUTCOMES, REQUEST_SECONDS, REQUESTS, Answered,
 from actors.http.problem import problem
 from actors.http.token import NewToken, Token
 from actors.resilience.abort import Abort, CallerGone
-from actors.resilience.cache import Forget, Keep
+from actors.resilience.cache import Forget, Keep, LetGo
 from actors.resilience.guarded import Try, ask_part, refused_by_peer, tell_part
 from actors.resilience.normaliser import of_answer
 from actors.resilience.quota import Lesson
@@ -114,6 +114,8 @@ class Worker(Actor):
         answered = done.answered
         if job.key is not None and done.terms is not None:
             self._keep(job, job.key, answered, done.terms)
+        elif job.key is not None and self._settings.shares_answers:
+            tell_part(f"{self._settings.name}/cache", LetGo(job.key))
         elif not operation.reads and job.group:
             # What was changed is no longer what it was (RFC 9111, 4.4).
             tell_part(f"{self._settings.name}/cache", Forget(job.group))

@@ -24,6 +24,8 @@ class Kept:
     until: float
     group: str
     refresh_until: float = 0.0
+    stamp: str = ""
+    """Tells this answer from every other one of its key; empty where nobody else keeps answers."""
     asked: bool = False
     """Somebody asks for a newer one already."""
 
@@ -36,12 +38,36 @@ class Kept:
         return now < max(self.fresh_until, self.refresh_until)
 
 
+def kept_at(
+    now: float,
+    content: bytes,
+    *,
+    fresh_s: float,
+    stale_s: float,
+    keep_s: float = 0.0,
+    age_s: float = 0.0,
+    group: str = "",
+    refresh_s: float = 0.0,
+    stamp: str = "",
+) -> Kept:
+    """Return an answer that came `age_s` seconds old, with its times counted from now. Never switches.
+
+    It is kept for `keep_s` seconds at least, and may be used for `refresh_s` seconds after it has become stale, while a
+    newer one is asked for.
+    """
+    fresh_until = now + fresh_s
+    stale_until, refresh_until = fresh_until + stale_s, fresh_until + refresh_s
+    until = max(stale_until, refresh_until, now + keep_s)
+    return Kept(content, now - age_s, fresh_until, stale_until, until, group, refresh_until, stamp)
+
+
 class Shelf:
     """Least recently used answers make room for new ones."""
 
-    def __init__(self, max_bytes: int, max_entries: int = 10_000) -> None:
+    def __init__(self, max_bytes: int, max_entries: int = 10_000, max_entry_bytes: int | None = None) -> None:
         self.max_bytes = max_bytes
         self.max_entries = max_entries
+        self.max_entry_bytes = max_bytes if max_entry_bytes is None else max_entry_bytes
         self.bytes = 0
         self.evicted = 0
         self._entries: OrderedDict[str, Kept] = OrderedDict()
@@ -64,36 +90,21 @@ class Shelf:
         self._entries.move_to_end(key)
         return kept
 
-    def put(
-        self,
-        key: str,
-        content: bytes,
-        now: float,
-        *,
-        fresh_s: float,
-        stale_s: float,
-        keep_s: float = 0.0,
-        age_s: float = 0.0,
-        group: str = "",
-        refresh_s: float = 0.0,
-    ) -> bool:
-        """Keep an answer in place of an older one; False when it is larger than the shelf. Never switches.
+    def put(self, key: str, content: bytes, now: float, *, fresh_s: float, stale_s: float, group: str = "") -> bool:
+        """Keep an answer in place of an older one; False when it is too large. Never switches."""
+        return self.place(key, kept_at(now, content, fresh_s=fresh_s, stale_s=stale_s, group=group))
 
-        It is kept for `keep_s` seconds at least, was `age_s` seconds old when it came, and may be used for `refresh_s`
-        seconds after it has become stale, while a newer one is asked for.
-        """
+    def place(self, key: str, kept: Kept) -> bool:
+        """Keep an answer whose times are known; False when it is too large. Never switches."""
         self.drop(key)
-        size = self._size(key, content)
-        if size > self.max_bytes:
+        size = self._size(key, kept.content)
+        if size > self.max_bytes or len(kept.content) > self.max_entry_bytes:
             return False
         while self._entries and (self.bytes + size > self.max_bytes or len(self._entries) >= self.max_entries):
             self._forget_oldest()
-        fresh_until = now + fresh_s
-        stale_until, refresh_until = fresh_until + stale_s, fresh_until + refresh_s
-        until = max(stale_until, refresh_until, now + keep_s)
-        self._entries[key] = Kept(content, now - age_s, fresh_until, stale_until, until, group, refresh_until)
-        if group:
-            self._groups.setdefault(group, set()).add(key)
+        self._entries[key] = kept
+        if kept.group:
+            self._groups.setdefault(kept.group, set()).add(key)
         self.bytes += size
         return True
 
