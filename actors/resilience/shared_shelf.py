@@ -162,8 +162,9 @@ class SharedShelf:
 
     def __init__(self, link: RedisLink, prefix: str, key: bytes, *, max_bytes: int, max_entry_bytes: int) -> None:
         self.link = link
-        self.max_bytes = max_bytes
-        self.max_entry_bytes = max_entry_bytes
+        # Plain numbers: a configured Size would go to Redis as it is shown to people.
+        self.max_bytes = int(max_bytes)
+        self.max_entry_bytes = int(max_entry_bytes)
         self._prefix = f"{prefix}:"
         self._key = key
         # Of this daemon, and outliving its cache actor: who asks for what.
