@@ -2,7 +2,7 @@
 
 A client is, in this order: who the gateway says it is (the name of its CURVE key, else its connection); the origin of
 the request that the asking actor works on; the asking actor, when it asks of its own accord; else nobody in particular,
-which all askers outside of actors share, and all who ask with a future.
+which all askers outside of actors share, and all that do not wait for their answer.
 """
 
 from __future__ import annotations

@@ -184,6 +184,9 @@ class ParamSpec(Table, frozen=True, kw_only=True):
             raise Problem("a required argument has no default", key="default")
 
 
+Cost = Annotated[int, Meta(ge=1, le=10_000_000)]
+
+
 class Idempotency(Table, frozen=True, kw_only=True):
     """A key that lets the peer recognise a repeated request, so that POST and PATCH may be retried."""
 
@@ -215,11 +218,12 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     breaker: BreakerPolicy = BreakerPolicy()
     """When calls are refused because the peer is known to fail."""
     rate_limit: RatePolicy | None = None
-    """How many requests go; absent: only what the peer says in Retry-After counts."""
+    """How many requests go; absent: only what the peer says in Retry-After and RateLimit fields counts."""
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 25
     """How many calls run at once."""
     queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    """How many calls wait for one of them; more are refused with overloaded."""
+    """How many calls wait for one of them, in turns of their clients; more are refused with overloaded, those of the
+    client first that has most calls waiting."""
     max_response: Size = Size("8MiB")
     """The largest response body, decompressed; a larger one is too_large."""
     max_redirects: Annotated[int, Meta(ge=0, le=20)] = 5
@@ -266,6 +270,16 @@ def api_problems(config: HttpApi) -> list[Problem]:
     if config.proxy is not None:
         problems += _proxy_problems(config.proxy)
     return problems
+
+
+def cost_problems(at: str, cost: int, rate: RatePolicy | None) -> list[Problem]:
+    """Return what is wrong with what an operation costs. Never switches."""
+    if cost > 1 and rate is None:
+        return [Problem("there is no rate_limit of which a call could take more", key=f"{at}.cost")]
+    if rate is not None and cost > rate.largest:
+        what = "requests" if rate.bucket is None or rate.burst is None else "burst"
+        return [Problem(f"is {cost} and rate_limit.{what} {rate.largest}: no call could ever go", key=f"{at}.cost")]
+    return []
 
 
 def _proxy_problems(proxy: Secret) -> list[Problem]:

@@ -105,6 +105,7 @@ class Worker(Actor):
                 deadline=job.stops,
                 ends=job.ends,
                 try_limit_s=self._settings.try_limit_s,
+                cost=operation.cost,
                 repeatable=lambda error: operation.repeatable or job.keyed or refused_by_peer(error),
             )
 

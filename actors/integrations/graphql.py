@@ -19,7 +19,17 @@ from actors.http.assembly import assemble
 from actors.http.graphql import ACCEPT, NEEDS_GRAPHQL_CORE, Document, body_of, has_graphql_core, judge, parse
 from actors.http.operation import Standing
 from actors.http.selection import Selection
-from actors.http.tables import TYPES, FallbackDefault, HttpApi, Name, ParamSpec, ParamType, api_problems
+from actors.http.tables import (
+    TYPES,
+    Cost,
+    FallbackDefault,
+    HttpApi,
+    Name,
+    ParamSpec,
+    ParamType,
+    api_problems,
+    cost_problems,
+)
 from actors.http.template import Filled, Template
 from actors.seam import Context, Integration, Plan
 from config.schema import Duration, PositiveDuration, Problem, Table
@@ -50,6 +60,8 @@ class GraphQLOperation(Table, frozen=True, kw_only=True):
     """What stands in for a missing answer; absent: the integration's own, which queries alone inherit."""
     repeatable: bool = False
     """Mutations only: true promises that a repeated request does no harm, so that it may be retried."""
+    cost: Cost = 1
+    """What each request takes of rate_limit, for peers that count some for more than one."""
 
 
 class GraphQL(HttpApi, frozen=True, kw_only=True):
@@ -74,6 +86,7 @@ class GraphQL(HttpApi, frozen=True, kw_only=True):
             problems.append(Problem("peers say nothing about answers to POST: write a duration", key="cache"))
         for name, table in self.operations.items():
             problems += _problems(name, table, schema)
+            problems += cost_problems(f"operations.{name}", table.cost, self.rate_limit)
         if problems:
             raise ExceptionGroup("graphql", problems)
 
@@ -156,6 +169,7 @@ def _compile(name: str, table: GraphQLOperation, config: GraphQL, schema: str | 
         fallback=Standing(fallback.default) if isinstance(fallback, FallbackDefault) else fallback,
         repeatable=table.repeatable or not document.is_mutation,
         keyed=False,
+        cost=table.cost,
         caches=fresh > 0,
         refresh_s=float(config.stale_while_revalidate if own is None else own),
         reads=not document.is_mutation,

@@ -20,6 +20,7 @@ from actors.http.payload import RAW, BodyKind
 from actors.http.selection import Selection
 from actors.http.tables import (
     TYPES,
+    Cost,
     FallbackDefault,
     HeaderName,
     HttpApi,
@@ -28,6 +29,7 @@ from actors.http.tables import (
     ParamSpec,
     ParamType,
     api_problems,
+    cost_problems,
 )
 from actors.http.template import QUERY_METHODS, Template
 from actors.seam import Context, Integration, Plan
@@ -79,6 +81,8 @@ class OperationTable(Table, frozen=True, kw_only=True):
     """What stands in for a missing answer; absent: the integration's own, which reading operations alone inherit."""
     repeatable: bool = False
     """POST and PATCH only: true promises that a repeated request does no harm, so that it may be retried."""
+    cost: Cost = 1
+    """What each request takes of rate_limit, for peers that count some for more than one."""
 
 
 class Rest(HttpApi, frozen=True, kw_only=True):
@@ -115,7 +119,7 @@ def _operation_problems(name: str, table: OperationTable, config: Rest) -> list[
         template = Template(table.request)
     except ValueError as error:
         return [Problem(str(error), key=f"{at}.request")]
-    problems = []
+    problems = cost_problems(at, table.cost, config.rate_limit)
     if table.cache and template.method != "GET":
         problems.append(Problem(f"only answers of GET are kept, this is {template.method}", key=f"{at}.cache"))
     if table.fallback == "cache" and template.method != "GET":
@@ -216,6 +220,7 @@ def _compile_operation(name: str, table: OperationTable, config: Rest) -> operat
         fallback=Standing(fallback.default) if isinstance(fallback, FallbackDefault) else fallback,
         repeatable=table.repeatable or not writes_anew,
         keyed=config.idempotency is not None and writes_anew,
+        cost=table.cost,
         caches=kept == "peer" or kept > 0,
         refresh_s=_refresh_s(kept, table, config),
         headers_of=headers_of,

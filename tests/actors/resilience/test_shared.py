@@ -10,7 +10,7 @@ import pytest
 
 from actors.resilience.breaker import Breaker, CircuitTable, Permit, Settled
 from actors.resilience.circuit import CircuitRecord, Granted
-from actors.resilience.limiter import Admit, Limiter, QuotaTable
+from actors.resilience.limiter import Admit, GiveBack, Limiter, QuotaTable
 from actors.resilience.policy import BreakerPolicy, OnRedisDown, RatePolicy
 from actors.resilience.quota import Admitted, Lesson, Quota, QuotaRecord, Wait
 from actors.resilience.shared import RedisLink, SharedCircuit, SharedDown, SharedQuota, shared_key
@@ -148,6 +148,121 @@ def test_the_shared_arithmetic_is_the_local_one(link: Links, redis: RedisServer)
     shared.give_back()
     local.give_back()
     assert shared.admit() == local.admit(now) == Admitted(4)
+
+
+def bucket_of(
+    link: Links, server: RedisServer, *, requests: int = 10, window_s: float = 1000.0, burst: int
+) -> SharedQuota:
+    return SharedQuota(link(server), "regrow:test:bucket", requests, window_s, burst=burst)
+
+
+def test_costs_count_in_redis_as_they_do_here(link: Links, redis: RedisServer) -> None:
+    for burst in (None, 9):
+        shared = SharedQuota(link(redis), f"regrow:test:cost:{burst}", 9, 1000.0, burst=burst)
+        local = Quota(9, 1000.0, QuotaRecord(), burst=burst)
+        now = 5.0
+        for cost in (4, 3, 3, 2, 1):
+            theirs, ours = shared.admit(cost), local.admit(now, cost)
+            assert type(theirs) is type(ours)
+            if isinstance(theirs, Admitted):
+                assert theirs == ours
+        shared.learn(Lesson(7, remaining=1, reset_s=3000.0))
+        local.learn(now, Lesson(7, remaining=1, reset_s=3000.0))
+        for tokens in (1, 2, 9, 12, 30):
+            assert shared.wait_s(tokens) == pytest.approx(local.wait_s(now, tokens), abs=11.0)
+        shared.forget()
+        local.forget()
+        for quota in (shared, local):
+            quota.give_back(5)
+        shared.admit(9)
+        local.admit(now, 9)
+        shared.give_back(4)
+        local.give_back(4)
+        assert shared.used() == local.used(now) == 5
+        assert shared.admit(4) == local.admit(now, 4)
+        assert isinstance(shared.admit(1), Wait)
+
+
+def test_a_shared_bucket_lets_a_burst_go_and_then_as_many_as_come_back(link: Links, redis: RedisServer) -> None:
+    here, there = (bucket_of(link, redis, requests=20, window_s=1.0, burst=3) for _ in range(2))
+    began = time.monotonic()
+    gone = 0
+    while time.monotonic() - began < 0.5:
+        for each in (here, there):
+            gone += isinstance(each.admit(), Admitted)
+    took_s = time.monotonic() - began
+    assert 3 + 0.5 * 20 - 1 <= gone <= 3 + took_s * 20
+
+
+def test_a_shared_bucket_that_is_spent_says_when_its_tokens_come(link: Links, redis: RedisServer) -> None:
+    quota = bucket_of(link, redis, burst=3)
+    assert quota.admit(3) == Admitted(3)
+    waits = [quota.admit(1), quota.admit(3)]
+    assert [wait.wait_s for wait in waits if isinstance(wait, Wait)] == pytest.approx([100.0, 300.0], abs=2.0)
+    assert quota.wait_s(10) == pytest.approx(1000.0, abs=2.0)
+
+
+def test_a_shared_bucket_is_kept_for_as_long_as_it_takes_to_fill(link: Links, redis: RedisServer) -> None:
+    quota = bucket_of(link, redis, requests=1, window_s=10.0, burst=100)
+    quota.admit(100)
+    with redis.connect() as client:
+        assert 1000 <= client.ttl("regrow:test:bucket") <= 1070
+
+
+def test_after_the_clock_of_redis_was_set_back_tokens_come_back_all_the_same(link: Links, redis: RedisServer) -> None:
+    quota = bucket_of(link, redis, requests=1000, window_s=10.0, burst=2)
+    quota.admit(2)
+    window = SharedQuota(link(redis), "regrow:test:window", 2, 0.2)
+    window.admit(2)
+    with redis.connect() as client:
+        client.hset("regrow:test:bucket", "spent_at", int((time.time() + 86400) * 1e6))
+        for name in client.hkeys("regrow:test:window"):
+            if name.startswith(b"s:"):
+                client.hdel("regrow:test:window", name)
+        client.hset("regrow:test:window", f"s:{int((time.time() + 86400) / 0.002)}", 2)
+    for each in (quota, window):
+        assert isinstance(each.admit(), Wait)
+    gevent.sleep(0.25)
+    for each in (quota, window):
+        assert isinstance(each.admit(), Admitted)
+
+
+def test_two_limiters_share_a_bucket_and_its_costs(supervised: Supervised, link: Links, redis: RedisServer) -> None:
+    policy = RatePolicy(requests=10, window=PositiveDuration(3600.0), algorithm="token_bucket", burst=6)
+
+    def start(name: str) -> Ref:
+        quota = bucket_of(link, redis, window_s=3600.0, burst=6)
+        return supervised(name, Limiter, "api", policy, QuotaTable(shared=quota))
+
+    here, there = start("here/limiter"), start("there/limiter")
+    assert [here.ask(Admit(4)), there.ask(Admit(2))] == [4, 6]
+    with pytest.raises(RateLimited):
+        here.ask(Admit())
+    there.ask(GiveBack(2))
+    assert here.ask(Admit(2)) == 6
+    here.kill()
+    gevent.idle()
+    with pytest.raises(RateLimited):
+        found("here/limiter").ask(Admit())
+
+
+def test_a_token_that_redis_grants_to_one_who_gave_up_meanwhile_is_given_back(
+    supervised: Supervised, link: Links, redis_server: RedisServer
+) -> None:
+    policy = RatePolicy(requests=1, window=PositiveDuration(3600.0))
+    quota = SharedQuota(link(redis_server), "regrow:test:quota", 1, 3600.0)
+    ref = supervised("here/limiter", Limiter, "api", policy, QuotaTable(shared=quota))
+    ref.ask(Admit())
+    promise = Promise(deadline=clock.now() + 7200.0)
+    ref.request(Admit(), promise)
+    gevent.sleep(0.05)
+    redis_server.sigstop()
+    ref.tell(GiveBack())
+    gevent.sleep(0.02)
+    promise.cancel()
+    redis_server.sigcont()
+    gevent.sleep(0.1)
+    assert quota.used() == 0
 
 
 def test_different_addresses_share_nothing() -> None:

@@ -57,6 +57,19 @@ def test_the_whole_example_of_the_reference_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
+        ({"rate_limit": {"requests": 5, "window": "1s", "burst": 5}}, 'algorithm = "token_bucket" only'),
+        ({"operations": {"o": {"request": "GET /x", "cost": 2}}}, "no rate_limit"),
+        (
+            {"rate_limit": {"requests": 5, "window": "1s"}, "operations": {"o": {"request": "GET /x", "cost": 6}}},
+            "is 6 and rate_limit.requests 5",
+        ),
+        (
+            {
+                "rate_limit": {"requests": 5, "window": "1s", "algorithm": "token_bucket", "burst": 3},
+                "operations": {"o": {"request": "GET /x", "cost": 4}},
+            },
+            "is 4 and rate_limit.burst 3",
+        ),
         ({"base_url": "ftp://x"}, "http:// or https://"),
         ({"base_url": "https://u:p@x"}, "user name or password"),
         ({"base_url": "https://x/?a=b"}, "query or fragment"),

@@ -19,6 +19,7 @@ from regrow.protocol.errors import (
     TimedOut,
     UpstreamError,
 )
+from tests.edge.gateway.harness import Raw
 from tests.support.daemon import Daemon
 from tests.support.fixtures import StartDaemon
 from tests.support.http_peer import HttpPeer
@@ -153,3 +154,29 @@ request = "GET /users/{{username}}"
         client.ask("limited", "get_user", username="ada")
     with pytest.raises(RateLimited):
         first.ask("limited", "get_user", username="ada")
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
+def test_a_modest_client_is_served_beside_one_that_floods(
+    daemon: StartDaemon, http_peer: HttpPeer, algorithm: str
+) -> None:
+    http_peer.reply("*", json={})
+    # 50 a second either way: ten calls take 0.2 s alone, twice that beside one other client, 10 s behind its 500 calls.
+    limit = {
+        "sliding_window": 'rate_limit = { requests = 1, window = "20ms" }',
+        "token_bucket": 'rate_limit = { requests = 50, window = "1s", algorithm = "token_bucket", burst = 1 }',
+    }[algorithm]
+    started = daemon(config(http_peer.url, more=f"concurrency = 5\n{limit}"), env={"API_TOKEN": TOKEN})
+    with Raw(started.endpoint) as flood, Raw(started.endpoint) as modest:
+        for number in range(500):
+            flood.ask("get_user", {"username": f"f{number}"}, to="api", deadline_ms=30_000)
+        flood.reply()
+        before = http_peer.count()
+        began = time.monotonic()
+        for number in range(10):
+            modest.ask("get_user", {"username": f"m{number}"}, to="api", deadline_ms=30_000)
+        assert [modest.reply() for _ in range(10)] == [{}] * 10
+        took_s = time.monotonic() - began
+    # Twice its own share, and what held the five workers when it came.
+    assert 0.3 < took_s < 1.5
+    assert http_peer.count() - before <= 35

@@ -25,6 +25,7 @@ from runtime.edge.gateway import Drain, Gateway, GatewaySockets, Identity
 from runtime.exports import exports_of
 from runtime.messages import WithHeader
 from runtime.names import whereis
+from runtime.origin import current_client
 from runtime.ref import Ref, spawn
 
 PATIENCE_S = 5.0
@@ -66,6 +67,11 @@ class Probe(Actor):
     def count(self) -> int:
         """Tell how many calls began."""
         return self.calls
+
+    @exported
+    def who(self) -> str:
+        """Tell whose request this is."""
+        return current_client()
 
     @exported
     def refuse(self) -> None:

@@ -238,3 +238,12 @@ def test_a_connection_that_had_said_nothing_is_cut_at_its_first_word(guarded: tu
 def test_without_curve_there_are_no_clients_to_replace(wire: Wire, state_dir: Path) -> None:
     with pytest.raises(ValueError, match="without curve"):
         wire.sockets.replace_clients(Curve(secret_key_file=state_dir / "x"))
+
+
+def test_all_connections_with_one_key_are_one_client(state_dir: Path) -> None:
+    curve, keys = curve_config(state_dir, ["probe.who"])
+    with wire_on(state_dir, curve=curve) as wire:
+        for _ in range(2):
+            with Raw(wire.tcp, keys=keys) as client:
+                client.ask("who")
+                assert client.reply() == "key billing"

@@ -438,3 +438,15 @@ def test_over_all_ops_every_request_that_wants_an_answer_has_exactly_one(wire: W
     answers = sum(counters.ANSWERS.value(op) for op in terminal) - answers_before
     assert requests - len(silent) == answers == len(answered) + 1
     assert wire.sockets.service.work == 0
+
+
+def test_without_keys_each_connection_is_a_client_of_its_own(wire: Wire) -> None:
+    first, second = wire.client(), wire.client(endpoint=wire.ipc)
+    names = []
+    for client in (first, first, second):
+        client.ask("who")
+        names.append(client.reply())
+    first.ask("who", idem="once")
+    names.append(first.reply())
+    assert names[0] == names[1] == names[3] != names[2]
+    assert all(name.startswith("connection ") for name in names)
