@@ -1,4 +1,4 @@
-"""The built-in routes: health, metrics, the tree, and the crash reports that are remembered.
+"""The built-in routes: health, metrics, the tree, events as they happen, and the crash reports that are remembered.
 
 `/livez` and `/readyz` answer everybody, so that probes need no token; what is wrong is told to those who may read.
 """
@@ -12,6 +12,7 @@ from regrow.protocol.errors import NotFound
 from runtime import crashes
 from runtime.edge.health import Health
 from runtime.edge.http import Request, Response, Routes, json_response, text_response
+from runtime.edge.http_events import stream_events
 from runtime.edge.metrics import Metrics
 from runtime.introspect import Node
 
@@ -32,6 +33,7 @@ def builtin_routes(health: Health, metrics: Metrics, tree: Tree) -> Routes:
     routes.add("GET", "/metrics", lambda request: scrape(request, metrics), access="read")
     routes.add("GET", "/tree", lambda _request: json_response(_rooted(tree).to_json()), access="read")
     routes.add("GET", "/actors/{path...}", lambda request: one_actor(request, tree), access="read")
+    routes.add("GET", "/events", stream_events, access="read")
     routes.add("GET", "/crashes", crash_list, access="read")
     routes.add("GET", "/crashes/{id}", crash_report, access="read")
     return routes

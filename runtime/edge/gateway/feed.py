@@ -281,12 +281,15 @@ class Feed:
         if body is None:
             if len(self._encoded) >= KEPT:
                 self._encoded.clear()
-            body = self._encoded[key] = _encoded(event, codec, full)
+            body = self._encoded[key] = encoded(event, codec, full)
         return body
 
 
-def _encoded(event: Event, codec: Codec, full: bool) -> bytes:
-    """Return the fields as an object that JSON can say, without secrets; what is too large or unsayable is left out."""
+def encoded(event: Event, codec: Codec, full: bool) -> bytes:
+    """Return the fields as an object that JSON can say, without secrets; what is too large or unsayable is left out.
+
+    Never switches.
+    """
     fields = event.fields if full else {key: value for key, value in event.fields.items() if key in _SHOWN}
     try:
         text = redact(msgspec.json.encode(fields, enc_hook=_as_text).decode())
