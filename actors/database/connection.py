@@ -16,15 +16,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import gevent
 from gevent import Greenlet
 from greenlet import getcurrent, greenlet
 
 from actors.database import metrics
-from actors.database.engine import REPEATABLE, Engine, Interrupted, Lost, Stale
-from actors.database.held import MAX_STREAM_S, CloseRows, Held, PullRows, RowStream
+from actors.database.engine import REPEATABLE, CopyEngine, Engine, Interrupted, Lost, Stale
+from actors.database.held import MAX_STREAM_S, CloseRows, Held, PullRows, RowSink, RowStream, WriteRows
 from actors.database.operation import Operation, Values
 from actors.resilience.breaker import CircuitTable, Permit, Settled
 from actors.resilience.circuit import Granted, Outcome
@@ -44,6 +44,9 @@ GRACE_S = 2.0
 SETTLE_S = 2.0
 #: a supervisor gives an actor 5 s to stop
 TEARDOWN_S = 3.0
+#: what an idle connection has for a sign of life when another one of its pool was lost, and how long that one counts
+CHECK_S = 2.0
+CHECKED_FOR_S = 1.0
 #: classes of SQLSTATE that speak of the server's state and not of the statement
 _SERVER_IS_SICK = ("08", "53", "57", "58", "F0", "XX")
 REPEAT_BASE_S = 0.01
@@ -63,6 +66,8 @@ class Job:
     queued_at: float
     #: makes the caller's answer of what the operation answered; may raise a typed error
     finish: Callable[[Any], Any] | None = None
+    #: a copy whose other rows come with later calls
+    more: bool = False
     #: set by the connection while the statement runs; called in the hub when the caller gives up
     cut: Callable[[], object] | None = None
     #: how often it came back to the pool because a connection could not be made
@@ -89,6 +94,16 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Check:
     """Look whether the connection still lives: another one of the pool was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """To the pool: a connection beside it was lost, so those of the pool are to be looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The server answers again: an attempt that would be made later is made now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,7 @@ class Connection(Actor):
         self._retry: clock.Timer | None = None
         self._tick: clock.Timer | None = None
         self._opened_at = self._used_at = clock.now()
+        self._checked_at = float("-inf")
         # pool members that were opened together shall not all be replaced together
         self._lifetime_s = settings.max_lifetime_s * random.uniform(0.9, 1.0)
         self._cutting: Greenlet[..., None] | None = None
@@ -228,14 +244,17 @@ class Connection(Actor):
             return self._run(message.job)
         if isinstance(message, PullRows):
             return self._pull(message)
+        if isinstance(message, WriteRows):
+            return self._write(message)
         if isinstance(message, CloseRows):
             self._close_rows(message)
         elif isinstance(message, Open):
             if not self.engine.is_open:
                 self._try_open()
         elif isinstance(message, Check):
-            if self._stream is None and self.engine.is_open and not self.engine.is_alive():
-                self._lose("the server ended the connection")
+            self._check()
+        elif isinstance(message, Recovered):
+            self._recover()
         elif isinstance(message, Rested):
             if self.state == "waiting":
                 self.state = "closed"
@@ -266,7 +285,7 @@ class Connection(Actor):
         self._working = True
         try:
             answer = self._guarded(job)
-            return self._held(job) if job.operation.streams else answer
+            return self._held(job) if job.operation.streams or job.more else answer
         except RegrowError:
             raise
         except BaseException:
@@ -286,32 +305,61 @@ class Connection(Actor):
             self.state = "idle"
         elif self.state == "busy":
             self.state = "closed"
+            if self._kept:
+                self.ref.post(Open())
         self._announce()
 
     # -- a stream
 
-    def _held(self, job: Job) -> RowStream | None:
+    def _held(self, job: Job) -> RowStream | RowSink | None:
         if job.promise.done:
             self._end_stream_of_engine()
             return None
         held = self._stream = Held(job.operation, self.settings.stream_idle_s)
         held.watch(self.ref)
+        if job.more:
+            held.items = len(job.rows)
+            return RowSink(self.ref, held)
         return RowStream(self.ref, held)
 
     def _pull(self, message: PullRows) -> Batch:
+        held = self._going_on(message.key)
+
+        def read() -> tuple[Batch, bool]:
+            items, over = self.engine.read_stream(message.most)
+            held.items += len(items)
+            return Batch(items, over), over
+
+        return self._serve(held, read, self.deadline)
+
+    def _write(self, message: WriteRows) -> Any:
+        held = self._going_on(message.key)
+        engine = cast(CopyEngine, self.engine)
+
+        def write() -> tuple[Any, bool]:
+            answer = engine.write_stream(message.rows, last=message.last)
+            held.items += len(message.rows)
+            return answer, message.last
+
+        return self._serve(held, write, message.deadline)
+
+    def _going_on(self, key: int) -> Held:
         held = self._stream
-        if held is None or held.key != message.key or held.closed:
-            raise NotFound("this stream is over: it ended, was closed, or was not read for too long", started="yes")
+        if held is None or held.key != key or held.closed:
+            raise NotFound("this stream is over: it ended, was closed, or nobody went on with it", started="yes")
+        return held
+
+    def _serve(self, held: Held, work: Callable[[], tuple[T, bool]], deadline: float | None) -> T:
+        """Do one pull or write of a stream, of which the work tells whether it was the last; any error ends it."""
         held.unwatch()
-        until = held.until if self.deadline is None else min(self.deadline, held.until)
+        until = held.until if deadline is None else min(deadline, held.until)
         self.state, self._working, self._cut_by = "busy", True, None
         held.cut = self._cut_by_caller
         self.on_abandon(self._cut_by_caller)
         over = True
         try:
-            items, over = self._bounded(until - clock.now(), lambda: self.engine.read_stream(message.most))
-            held.items += len(items)
-            return Batch(items, over)
+            answer, over = self._bounded(until - clock.now(), work)
+            return answer
         except Lost as lost:
             self._lose(lost.reason)
             raise self._connection_error(lost) from lost
@@ -323,7 +371,7 @@ class Connection(Actor):
                 raise Cancelled(f"the stream of operation {name} was closed", started="yes") from error
             if self._cut_by == "deadline":
                 raise AskTimeout(
-                    "the deadline passed while the stream was read, it was ended", started="yes"
+                    f"the deadline passed while the stream of operation {name} went on, it was ended", started="yes"
                 ) from error
             raise TimedOut(f"the stream of operation {name} was cut off by the database") from error
         except RegrowError:
@@ -461,9 +509,11 @@ class Connection(Actor):
         job.cut = self._cut_by_caller
         engine, operation, rows = self.engine, job.operation, job.rows
         try:
+            lasts_s = operation.timeout_s or MAX_STREAM_S
             if operation.streams:
-                lasts_s = operation.timeout_s or MAX_STREAM_S
                 return self._bounded(left_s, lambda: engine.open_stream(operation, rows[0], lasts_s))
+            if job.more:
+                return self._bounded(left_s, lambda: _begin_copy(cast(CopyEngine, engine), operation, rows, lasts_s))
             return self._bounded(left_s, lambda: engine.run(operation, rows, left_s))
         except Interrupted as error:
             raise self._cut_error(job) from error
@@ -574,6 +624,30 @@ class Connection(Actor):
             self._retry.cancel()
         self._retry = self.send_after(pause_s * random.uniform(0.75, 1.25), Open() if self._kept else Rested())
 
+    def _check(self) -> None:
+        """Ask for a sign of life: a server that fell silent, or a network that swallows all, hangs up on nobody."""
+        if self._stream is not None or not self.engine.is_open:
+            return
+        if not self.engine.is_alive():
+            self._lose("the server ended the connection")
+            return
+        if clock.now() - self._checked_at < CHECKED_FOR_S:
+            return
+        try:
+            self.engine.ping(min(CHECK_S, self.settings.connect_timeout_s))
+            self._checked_at = clock.now()
+        except Lost as lost:
+            self._lose(lost.reason)
+
+    def _recover(self) -> None:
+        if self.state != "waiting":
+            return
+        self._failures = 0
+        if self._kept:
+            self._try_open()
+        else:
+            self.state = "closed"
+
     def _look_after(self) -> None:
         if not self.engine.is_open or self._stream is not None:
             return
@@ -647,6 +721,11 @@ class Connection(Actor):
             state = "busy" if self._working or self._stream is not None else self.state
             version = self.engine.version if connected else None
             pool.post(Report(self.index, self.ref, self._taken, state, connected, lost, self.last_error, version))
+
+
+def _begin_copy(engine: CopyEngine, operation: Operation, rows: list[Values], lasts_s: float) -> None:
+    engine.open_stream(operation, (), lasts_s)
+    engine.write_stream(rows, last=False)
 
 
 def _expired() -> AskTimeout:

@@ -84,7 +84,7 @@ class Engine(Protocol):
         """
 
     def open_stream(self, operation: Operation, values: Values, timeout_s: float) -> None:
-        """Begin what `read_stream` reads, in a transaction that only reads and lasts at most `timeout_s`.
+        """Begin what `read_stream` reads or `write_stream` writes, in a transaction that lasts at most `timeout_s`.
 
         Raises what `run` raises. Switches greenlets.
         """
@@ -114,6 +114,16 @@ class Engine(Protocol):
         """Drop the connection in whatever state it is, without waiting for anybody. Never switches."""
 
 
+class CopyEngine(Engine, Protocol):
+    """One that takes rows in several goes."""
+
+    def write_stream(self, rows: Sequence[Values], *, last: bool) -> Any:
+        """Take the next rows of a `copy_in`; after the last ones all of it is kept and the answer returned.
+
+        Raises what `run` raises; nothing is kept then. Switches greenlets.
+        """
+
+
 class Rows:
     """Collects the rows of one answer within the operation's limits, and gives the answer its kind's form.
 
@@ -141,12 +151,7 @@ class Rows:
             found.append(dict(zip(columns, row, strict=True)))
             self.bytes += self.overhead_bytes + sum(map(size_of, row))
             if self.bytes > operation.max_bytes:
-                raise TooLarge(
-                    f"operation {operation.name} returns more than its max_bytes of {operation.max_bytes} bytes: "
-                    "select less or raise the limit",
-                    started="yes",
-                    details={"limit_bytes": operation.max_bytes},
-                )
+                raise too_many_bytes(operation)
             if operation.kind == "query":
                 if len(found) > operation.max_rows:
                     raise TooLarge(
@@ -171,6 +176,17 @@ class Rows:
         if kind == "one":
             return first
         return None if first is None else first[self.columns[0]]
+
+
+def too_many_bytes(operation: Operation) -> TooLarge:
+    """Return the error for an answer, or a part of a stream, above the operation's limit. Never switches."""
+    what = "a row of operation {} has" if operation.streams else "operation {} returns"
+    return TooLarge(
+        f"{what.format(operation.name)} more than its max_bytes of {operation.max_bytes} bytes: select less or raise "
+        "the limit",
+        started="yes",
+        details={"limit_bytes": operation.max_bytes},
+    )
 
 
 def statement_error(
@@ -219,12 +235,7 @@ class Items:
         for row in rows:
             bytes_ = self.overhead_bytes + sum(map(size_of, row))
             if bytes_ > self.operation.max_bytes:
-                raise TooLarge(
-                    f"a row of operation {self.operation.name} has more than its max_bytes of "
-                    f"{self.operation.max_bytes} bytes: select less or raise the limit",
-                    started="yes",
-                    details={"limit_bytes": self.operation.max_bytes},
-                )
+                raise too_many_bytes(self.operation)
             self.largest_bytes = max(self.largest_bytes, bytes_)
             total += bytes_
             items.append(dict(zip(self.columns, row, strict=True)))

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.database import metrics
+from actors.database.connection import Check, Recovered, Suspect
 from actors.database.engine import Lost
 from actors.database.postgres import PostgresEngine
 from config.secret import redact
 from regrow.protocol.errors import DatabaseError
 from runtime import clock, events
 from runtime.actor import Actor
+from runtime.names import whereis
 
 #: so many notifications are published in one go, then others get their turn
 AT_ONCE = 100
@@ -96,12 +98,14 @@ class Listener(Actor):
 
     def on_receive(self, message: object) -> Any:
         """Connect, publish what came, look after the connection. Switches greenlets."""
-        if isinstance(message, Connect):
+        if isinstance(message, Connect | Recovered):
             if not self.engine.is_open:
                 self._connect()
         elif isinstance(message, Arrived):
             if message.number == self._number and self.engine.is_open:
                 self._publish()
+        elif isinstance(message, Check):
+            self._look_after()
         elif isinstance(message, Tick):
             self._look_after()
             self._tick = self.send_after(self.settings.check_interval_s, Tick())
@@ -159,6 +163,9 @@ class Listener(Actor):
         if was_listening:
             metrics.LOST.inc(self.settings.pool)
             events.publish("database.connection_lost", actor=self.settings.pool, connection="listener", error=reason)
+            pool = whereis(self.settings.pool)
+            if pool is not None:
+                pool.post(Suspect())
         pause_s = min(self.settings.backoff_max_s, self.settings.backoff_base_s * 2 ** min(self._failures, 16))
         self._failures += 1
         if self._retry is not None:

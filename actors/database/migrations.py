@@ -235,11 +235,16 @@ def open_postgres(login: PostgresLogin, timeout_s: float) -> Iterator[PostgresMi
         raise MigrationError(f"the database cannot be reached: {lost.reason}") from lost
     with connection:
         until = clock.now() + LOCK_WAIT_S
-        while connection.execute("SELECT pg_try_advisory_lock($1)", (LOCK,)).fetchone() != (True,):
-            if clock.now() >= until:
-                raise MigrationError(f"somebody else has been migrating this database for {LOCK_WAIT_S:g} s: try later")
-            clock.sleep(LOCK_AGAIN_S)
-        yield PostgresMigrations(connection)
+        try:
+            while connection.execute("SELECT pg_try_advisory_lock($1)", (LOCK,)).fetchone() != (True,):
+                if clock.now() >= until:
+                    raise MigrationError(
+                        f"somebody else has been migrating this database for {LOCK_WAIT_S:g} s: try later"
+                    )
+                clock.sleep(LOCK_AGAIN_S)
+            yield PostgresMigrations(connection)
+        except psycopg.Error as error:
+            raise MigrationError(f"the table {TABLE} cannot be read: {_error_text(error, '')}") from error
 
 
 @contextmanager

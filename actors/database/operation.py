@@ -30,6 +30,9 @@ Isolation = Literal["read committed", "repeatable read", "serializable"]
 ROWS = "rows"
 #: the other argument of a `copy_in`: text or bytes in the statement's own format
 DATA = "data"
+#: the arguments of a `copy_in` in several calls: the key that the first one answered, whether more calls follow, and
+#: whether it is all to be undone
+COPY, MORE, UNDO = "copy", "more", "undo"
 _RETURNING = frozenset({"query", "one", "value"})
 _STREAMING = frozenset({"stream", "copy_out"})
 #: formats of COPY in which rows cannot be given as lists of values
@@ -99,7 +102,9 @@ class OperationConfig(Table, frozen=True, kw_only=True):
     many takes `rows`, a list with one object of parameters for each row, and answers {rowcount}; stream gives one part
     for each row, through a cursor that reads no faster than its reader. PostgreSQL only: copy_out (COPY ... TO STDOUT)
     gives parts of whole lines of text (base64 text when binary), copy_in (COPY ... FROM STDIN) takes `rows`, a list of
-    lists of values, or `data` in the statement's format, and answers {rowcount}."""
+    lists of values, or `data` in the statement's format, and answers {rowcount}; with `more = true` it answers {copy},
+    a key with which the next call goes on, so that a copy of any size takes many small calls, waits for the server, and
+    is kept as a whole by the first call without `more`, or not at all."""
     doc: str = ""
     """A line for whoever calls it."""
     params: Annotated[dict[str, str | ParameterConfig], Meta(max_length=1000)] = msgspec.field(default_factory=dict)

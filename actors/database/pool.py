@@ -11,15 +11,16 @@ and announce themselves to the next front.
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.database import metrics
-from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, Report, Run
-from actors.database.held import RowStream
-from actors.database.operation import Operation, StatementKind
+from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, Recovered, Report, Run, Suspect
+from actors.database.held import RowSink, RowStream
+from actors.database.operation import COPY, DATA, MORE, ROWS, UNDO, Operation, StatementKind, Values
 from actors.database.stored import arguments_of, finish_of
 from actors.storage.contract import METHODS
 from regrow.protocol.errors import (
@@ -110,6 +111,8 @@ class Pool(Actor):
         self._slots = [Slot(index) for index in range(1, settings.size + 1)]
         self._line: deque[Job] = deque()
         self._running: set[Job] = set()
+        # copies in several calls by the key that their callers have
+        self._copies: dict[str, RowSink] = {}
         self._impatience: clock.Timer | None = None
         extra = [operation.name for operation in settings.storage.values()]
         if settings.raw is not None:
@@ -175,10 +178,17 @@ class Pool(Actor):
         settings = self.settings
         operation = settings.operations.get(call.method)
         finish = None
+        more = False
         args: Mapping[str, Any] = call.args
         try:
             if operation is None:
                 operation, args, finish = self._special(call)
+            if operation.kind == "copy_in":
+                if COPY in args or UNDO in args:
+                    self._go_on(operation, args)
+                    return
+                more = bool(args.get(MORE))
+                args = {name: value for name, value in args.items() if name != MORE}
             rows = operation.bind(args)
         except RegrowError as error:
             if operation is not None:
@@ -189,7 +199,7 @@ class Pool(Actor):
         deadline = now + settings.timeout_s if promise.deadline is None else promise.deadline
         if operation.timeout_s is not None:
             deadline = min(deadline, now + operation.timeout_s)
-        job = Job(operation, rows, promise, deadline, now, finish)
+        job = Job(operation, rows, promise, deadline, now, self._keep_copy if more else finish, more)
         promise.on_abandon = job.abandoned
         self._line.append(job)
         self._hand_out()
@@ -203,6 +213,50 @@ class Pool(Actor):
                     retry_after_s=settings.queue_timeout_s / 2,
                 )
             )
+
+    def _keep_copy(self, sink: RowSink | None) -> dict[str, str] | None:
+        """Remember a copy that has begun; there are never more of them than connections."""
+        if sink is None:
+            return None  # its caller had given up
+        self._copies = {key: each for key, each in self._copies.items() if each.is_open}
+        key = secrets.token_urlsafe(12)
+        self._copies[key] = sink
+        return {COPY: key}
+
+    def _go_on(self, operation: Operation, args: Mapping[str, Any]) -> None:
+        """Take a call that goes on with a copy. Never switches."""
+        settings, key, now = self.settings, args.get(COPY), clock.now()
+        sink = self._copies.get(key) if isinstance(key, str) else None
+        if sink is None or not sink.is_open or sink.operation is not operation:
+            raise NotFound(
+                f"operation {operation.name} has no copy under way with this key: it ended, was undone, or nobody went "
+                "on with it in time"
+            )
+        assert isinstance(key, str)
+        if args.get(UNDO):
+            del self._copies[key]
+            sink.close()
+            self.defer().resolve({"rowcount": 0})
+            return
+        data = {name: args[name] for name in (ROWS, DATA) if args.get(name) is not None}
+        last = not args.get(MORE)
+        rows: list[Values] = operation.bind(data) if data or not last else []
+        if last:
+            del self._copies[key]
+        promise = self.defer()
+        deadline = now + settings.timeout_s if promise.deadline is None else promise.deadline
+        promise.on_abandon = sink.cut
+        telemetry.began(settings.name, operation.name)
+
+        def answered(answer: Promise) -> None:
+            error = self._error_of(operation, answer)
+            self._count(operation, now, error)
+            if error is not None:
+                promise.reject(error)
+            else:
+                promise.resolve(answer.value if last else {COPY: key})
+
+        sink.write(rows, last, deadline, Promise(deadline=deadline + GRACE_S + SETTLE_S + GRACE_S, callback=answered))
 
     def _special(self, call: Call) -> tuple[Operation, Mapping[str, Any], Callable[[Any], Any] | None]:
         """What a call of the storage contract or a client's own statement runs."""
@@ -228,6 +282,8 @@ class Pool(Actor):
             if message.slot.ref is message.ref:
                 message.slot.given -= 1
                 message.ref.post(Announce())
+        elif isinstance(message, Suspect):
+            self._have_others_look(None)
         elif isinstance(message, Impatient):
             self._impatience = None
         else:
@@ -245,10 +301,9 @@ class Pool(Actor):
             slot.ref, slot.given = report.ref, report.taken
             monitor(report.ref)
         if report.lost:
-            # the server may be gone for all of them: those that are idle look now, not when a caller needs them
-            for other in self._slots:
-                if other is not slot and other.ref is not None and other.state == "idle":
-                    other.ref.post(Check())
+            self._have_others_look(slot)
+        if report.connected and not any(each.connected for each in self._slots):
+            self._tell_others_of_its_return(slot)
         slot.connected = report.connected
         slot.error = report.error
         if report.error is not None and report.error != self.last_error:
@@ -257,6 +312,24 @@ class Pool(Actor):
             self.version = report.version
         if report.taken == slot.given:
             self._turn(slot, report.state)
+
+    def _have_others_look(self, slot: Slot | None) -> None:
+        """The server may be gone for all: who is idle looks now and gets no job before, not when a caller needs it."""
+        for other in self._slots:
+            if other is not slot and other.ref is not None and other.state == "idle":
+                self._turn(other, "busy")
+                other.ref.post(Check())
+        listener = None if slot is None else whereis(f"{self.settings.name}/listener")
+        if listener is not None:
+            listener.post(Check())
+
+    def _tell_others_of_its_return(self, slot: Slot) -> None:
+        for other in self._slots:
+            if other is not slot and other.ref is not None and other.state == "waiting":
+                other.ref.post(Recovered())
+        listener = whereis(f"{self.settings.name}/listener")
+        if listener is not None:
+            listener.post(Recovered())
 
     def _free(self) -> Slot | None:
         shown = self._shown
@@ -324,28 +397,36 @@ class Pool(Actor):
         error = answer.error
         if isinstance(error, ConnectionFailed) and error.started == "no" and self._comes_back(job):
             return
-        if error is not None and not isinstance(error, RegrowError):
-            error = ActorDied(
-                f"a connection of database {self.settings.name} crashed while it ran operation {job.operation.name}",
-                started="yes",
-                actor=self.settings.name,
-            )
-            error.__cause__ = answer.error
-        settings = self.settings
+        error = self._error_of(job.operation, answer)
         value = answer.value
         if error is None and job.finish is not None:
             try:
                 value = job.finish(value)
             except RegrowError as found:
                 error = found
-        metrics.OPERATIONS.inc(settings.name, job.operation.name, _outcome(error))
-        took_s = clock.now() - job.queued_at
-        metrics.SECONDS.observe(took_s, settings.name, job.operation.name)
-        telemetry.ended(settings.name, job.operation.name, took_s, error)
+        self._count(job.operation, job.queued_at, error)
         if error is not None:
             job.promise.reject(error)
-        elif not job.promise.resolve(value) and isinstance(value, RowStream):
-            value.close()
+        elif not job.promise.resolve(value) and isinstance(answer.value, RowStream | RowSink):
+            answer.value.close()
+
+    def _error_of(self, operation: Operation, answer: Promise) -> RegrowError | None:
+        error = answer.error
+        if error is None or isinstance(error, RegrowError):
+            return error
+        died = ActorDied(
+            f"a connection of database {self.settings.name} crashed while it ran operation {operation.name}",
+            started="yes",
+            actor=self.settings.name,
+        )
+        died.__cause__ = error
+        return died
+
+    def _count(self, operation: Operation, since: float, error: BaseException | None) -> None:
+        pool, took_s = self.settings.name, clock.now() - since
+        metrics.OPERATIONS.inc(pool, operation.name, _outcome(error))
+        metrics.SECONDS.observe(took_s, pool, operation.name)
+        telemetry.ended(pool, operation.name, took_s, error)
 
     def _comes_back(self, job: Job) -> bool:
         """Put an unsent job back into the line if others are connected: the server may allow us no more connections."""
@@ -369,9 +450,13 @@ class Pool(Actor):
         elif not any(slot.ref is not None for slot in self._slots):
             error = Unavailable(f"the connections of database {settings.name} are restarting", retry_after_s=1.0)
         else:
+            states = [slot.state for slot in self._slots]
+            away = states.count("waiting") + states.count("absent")
+            cannot = f", {away} cannot connect ({self.last_error})" if away and self.last_error is not None else ""
             error = Overloaded(
-                f"no connection of database {settings.name} was free within {waited_s:.3g} s, all {settings.size} are "
-                f"in use and {len(self._line)} more callers wait: raise pool_size or send less",
+                f"no connection of database {settings.name} was free within {waited_s:.3g} s: {states.count('busy')} "
+                f"of {settings.size} are in use{cannot} and {len(self._line)} more callers wait: raise pool_size or "
+                "send less",
                 retry_after_s=settings.queue_timeout_s / 2,
             )
         job.promise.reject(error)

@@ -35,22 +35,33 @@ from actors.database.engine import (
     Setup,
     Stale,
     statement_error,
+    too_many_bytes,
     without_values,
 )
-from actors.database.operation import CopyData, Operation, Values
+from actors.database.operation import Operation, Values
 from actors.database.postgres_login import PostgresLogin, connect_text
-from actors.database.postgres_streams import CHUNKED, CopyStream, CursorStream, PostgresStream, Steps, drained
+from actors.database.postgres_streams import (
+    CHUNKED,
+    CopyIn,
+    CopyStream,
+    CursorStream,
+    Flooded,
+    Intake,
+    PostgresStream,
+    Steps,
+    drained,
+)
 from actors.database.values import Numeric, base64_of, float_of, iso_timestamp, number_of
 from regrow.protocol.errors import DatabaseError, TooLarge
 
 T = TypeVar("T")
 
-CHUNK_ROWS = 64
+#: eight cost as little for each row as 64 do
+CHUNK_ROWS = 8
 CUT_OFF_S = 2.0
 #: by so much the server's own limit comes after the cancel that this process sends at the deadline
 LATER_S = 0.5
 PIPELINED_ROWS = 500
-COPIED_BYTES = 1 << 16
 PREPARE_AFTER = 5
 MAX_PREPARED = 200
 #: any number will do, as long as all daemons that set up the same database agree
@@ -103,7 +114,8 @@ class PostgresEngine:
         self._sent = False
         # of max_bytes, by the earlier statements of a transaction
         self._spent_bytes = 0
-        self._stream: PostgresStream | None = None
+        self._stream: PostgresStream | CopyIn | None = None
+        self._intake = Intake()
         # the server said that it ends this session
         self._dismissed = False
 
@@ -150,6 +162,7 @@ class PostgresEngine:
         finally:
             late.close()
         self._connection = connection
+        self._intake.open(connection.pgconn.socket)
         loop = _hub.loop
         self._watchers = {wait: loop.io(connection.pgconn.socket, events) for wait, events in _EVENTS.items()}
         self._uses.clear()
@@ -214,6 +227,7 @@ class PostgresEngine:
     def discard(self) -> None:
         connection, self._connection = self._connection, None
         self._stream = None
+        self._intake.close()
         for watcher in self._watchers.values():
             watcher.close()
         self._watchers = {}
@@ -285,7 +299,11 @@ class PostgresEngine:
             return answer
         except psycopg.Error as error:
             raise self._translated(error, operation, rows, at[0]) from error
+        except Flooded:
+            self.discard()
+            raise too_many_bytes(operation) from None
         finally:
+            self._intake.stop()
             self._roll_back()
 
     def _inside(self, operation: Operation, rows: Sequence[Values], at: list[int]) -> Any:
@@ -312,8 +330,12 @@ class PostgresEngine:
             self._limit(timeout_s)
             self._command(_begin(operation))
             self._sent = True
+            if operation.kind == "copy_in":
+                self._stream = CopyIn(connection, operation)
+                self._wait(self._stream.begin())
+                return
             make = CursorStream if operation.kind == "stream" else CopyStream
-            self._stream = make(connection, operation)
+            self._stream = make(connection, operation, self._intake)
             self._wait(self._stream.begin(values))
         except psycopg.Error as error:
             self._end_broken_stream()
@@ -321,22 +343,49 @@ class PostgresEngine:
 
     def read_stream(self, most: int) -> tuple[list[Any], bool]:
         """Read on where the last pull ended. Switches greenlets."""
-        if self._stream is None:
+        stream = self._stream
+        if stream is None:
             raise Lost("the connection is not open", sent=True)
+        assert not isinstance(stream, CopyIn)
         try:
-            return self._wait(self._stream.read(most))
+            return self._wait(stream.read(most))
+        except psycopg.Error as error:
+            self._end_broken_stream()
+            raise self._translated(error, self._streamed, [()], 0) from error
+        except Flooded:
+            self.discard()
+            raise too_many_bytes(self._streamed) from None
+        finally:
+            self._intake.stop()
+
+    def write_stream(self, rows: Sequence[Values], *, last: bool) -> Any:
+        """Go on with a copy. Switches greenlets."""
+        stream = self._stream
+        if stream is None:
+            raise Lost("the connection is not open", sent=True)
+        assert isinstance(stream, CopyIn)
+        try:
+            self._wait(stream.write(rows))
+            if not last:
+                return None
+            count = self._wait(stream.end())
+            self._command("COMMIT")
+            self._stream = None
+            return {"rowcount": count}
         except psycopg.Error as error:
             self._end_broken_stream()
             raise self._translated(error, self._streamed, [()], 0) from error
 
     def close_stream(self) -> None:
         """End the cursor or the copy, with a cancel when the server is still at it. Switches greenlets."""
-        self._stream = None
+        stream, self._stream = self._stream, None
         connection = self._connection
         if connection is None:
             return
         try:
-            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            if isinstance(stream, CopyIn):
+                self._wait(stream.abort())
+            elif connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 connection.cancel_safe(timeout=CUT_OFF_S)
                 self._wait(drained(connection.pgconn))
         except psycopg.Error:
@@ -345,12 +394,14 @@ class PostgresEngine:
 
     def _end_broken_stream(self) -> None:
         """After the server's error: read what follows it, so that the connection can be used again."""
-        self._stream = None
+        stream, self._stream = self._stream, None
         connection = self._connection
         if connection is None:
             return
         try:
-            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            if isinstance(stream, CopyIn):
+                self._wait(stream.abort())
+            elif connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 self._wait(drained(connection.pgconn))
         except psycopg.Error:
             return  # the connection is gone, which the first error tells
@@ -358,16 +409,15 @@ class PostgresEngine:
             self._roll_back()
 
     def _copy_in(self, operation: Operation, rows: Sequence[Values]) -> dict[str, int]:
-        cursor = self._open_connection().cursor()
+        copy = CopyIn(self._open_connection(), operation)
         self._sent = True
-        with cursor.copy(operation.text) as copy:
-            for row in rows:
-                if row and isinstance(row[0], CopyData):
-                    for start in range(0, len(row[0]), COPIED_BYTES):
-                        copy.write(row[0][start : start + COPIED_BYTES])
-                else:
-                    copy.write_row(row)
-        return {"rowcount": max(0, cursor.rowcount)}
+        self._wait(copy.begin())
+        try:
+            self._wait(copy.write(rows))
+            return {"rowcount": self._wait(copy.end())}
+        except psycopg.Error:
+            self._wait(copy.abort())
+            raise
 
     def _single(self, operation: Operation, values: Values) -> Any:
         connection = self._open_connection()
@@ -395,6 +445,7 @@ class PostgresEngine:
         else:
             pgconn.set_single_row_mode()
         self._sent = True
+        self._intake.expect(operation.max_bytes)
         yield from generators.send(pgconn)
         answer: Rows | None = None
         changed = 0
@@ -404,7 +455,9 @@ class PostgresEngine:
             if status == pq.ExecStatus.FATAL_ERROR:
                 failure = errors.error_from_result(result)
             elif status in _WITH_ROWS:
-                if operation.kind != "execute":
+                if operation.kind == "execute":
+                    self._intake.expect(operation.max_bytes)
+                else:
                     transformer.set_pgresult(result, set_loaders=answer is None)
                     if answer is None:
                         names = [(result.fname(index) or b"").decode() for index in range(result.nfields)]
@@ -484,12 +537,14 @@ class PostgresEngine:
 
         The driver's own way makes a poll object for each sleep, which is a tenth of a short statement's cost.
         """
-        watchers = self._watchers
+        watchers, intake = self._watchers, self._intake
         try:
             wanted = next(steps)
             while True:
                 _hub.wait(watchers[wanted])
                 wanted = steps.send(_READY[wanted])
+                if intake.counts:
+                    intake.check()
         except StopIteration as end:
             found: T = end.value
             return found

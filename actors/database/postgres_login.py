@@ -124,7 +124,7 @@ def conninfo_of(url: Secret) -> dict[str, Any]:
 def connect_text(error: psycopg.Error) -> str:
     """Return what a failed or lost connection says, in one line without secrets. Never switches."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
-    text = lines[0].removeprefix("connection failed: ")
+    text = lines[0].removeprefix("connection failed: ").removeprefix("consuming input failed: ")
     if text.startswith("connection to server") and text.endswith(("failed:", "?")) and len(lines) > 1:
         text = f"{text} {lines[1]}"
     return redact(text)[:MAX_TEXT_CHARS]

@@ -83,7 +83,7 @@ def size_of(value: object) -> int:
     Never switches.
     """
     if type(value) is str:
-        return len(value) + 2
+        return (len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))) + 2
     if isinstance(value, list):
         return 2 + sum(map(size_of, value))
     if isinstance(value, dict):

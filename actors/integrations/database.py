@@ -26,8 +26,11 @@ from actors.database.migrations import (
     read_folder,
 )
 from actors.database.operation import (
+    COPY,
     DATA,
+    MORE,
     ROWS,
+    UNDO,
     Operation,
     OperationConfig,
     Parameter,
@@ -377,7 +380,13 @@ def _exported(operation: Operation) -> Exported:
     if operation.kind == "copy_in":
         rows = Param(type=list[list[Any]], required=False, doc="a list of values for each row")
         data = Param(required=False, doc="text or bytes in the statement's format, instead of rows")
-        return Exported.make(operation.name, doc, {ROWS: rows, DATA: data} if operation.takes_rows else {DATA: data})
+        several = {
+            MORE: Param(type=bool, required=False, doc="more calls follow: {copy} is answered, nothing is kept yet"),
+            COPY: Param(type=str, required=False, doc="the key of a copy that this call goes on with"),
+            UNDO: Param(type=bool, required=False, doc="with copy: nothing of it is kept"),
+        }
+        given = {ROWS: rows, DATA: data} if operation.takes_rows else {DATA: data}
+        return Exported.make(operation.name, doc, given | several)
     parameters = {name: _param(each) for name, each in operation.parameters.items()}
     return Exported.make(operation.name, doc, parameters, streams=operation.streams)
 

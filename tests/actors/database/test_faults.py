@@ -22,6 +22,7 @@ from regrow.protocol.errors import (
     Overloaded,
     RegrowError,
     TimedOut,
+    TooLarge,
     Unavailable,
 )
 from runtime import clock
@@ -202,6 +203,7 @@ def test_an_exhausted_pool_refuses_after_the_wait_limit_and_says_when_to_come_ba
     error = error_of(database, "one")
 
     assert isinstance(error, Overloaded)
+    assert "1 of 1 are in use and 0 more callers wait" in str(error)
     assert error.started == "no"
     assert error.retry_after_s is not None
     assert 0.15 < clock.now() - began < 0.8
@@ -381,6 +383,50 @@ def test_a_frozen_server_is_noticed_within_the_deadline(
     assert "no connection within 0.5 s" in str(second)
     postgres_server.sigcont()
     assert database.ask("one") == 1
+
+
+def test_a_server_that_fell_silent_costs_one_caller_its_deadline_and_not_one_for_each_connection(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    keys = {"pool_size": 3, "connect_timeout": 0.3, "listen": ["orders"]}
+    database = start_database(postgres_server.url(), {"sleep": SLEEP, "one": ONE}, **keys, **NO_BREAKER)
+    database.wait_for("database.listening")
+    gevent.joinall([gevent.spawn(database.ask, "sleep", seconds=0.1) for _ in range(3)], raise_error=True)
+    postgres_server.sigstop()
+
+    assert isinstance(error_of_within(database, "one", 0.2), DeadlineExceeded)
+    database.wait_for("database.connection_lost", 4)
+
+    assert {event.fields["connection"] for event in database.events if event.topic == "database.connection_lost"} == {
+        1, 2, 3, "listener",
+    }  # fmt: skip
+    began = clock.now()
+    assert isinstance(error_of(database, "one"), ConnectionFailed)
+    assert clock.now() - began < 1.0
+    postgres_server.sigcont()
+
+
+def test_the_first_connection_that_works_again_ends_the_pause_of_the_others(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    keys = {"pool_size": 2, "listen": ["orders"]}
+    database = start_database(postgres_server.url(), {"sleep": SLEEP, "one": ONE}, **keys, **NO_BREAKER)
+    database.wait_for("database.listening")
+    postgres_server.stop()
+    for _ in range(16):  # each failure doubles the pause of one of the two
+        error_of(database, "one")
+    listener = database.part("db/listener").actor
+    listener._failures = 10
+    database.forget_events()
+
+    postgres_server.start()
+    began = clock.now()
+    database.ask("one")
+    gevent.joinall([gevent.spawn(database.ask, "sleep", seconds=0.1) for _ in range(2)], raise_error=True)
+    database.wait_for("database.listening")
+
+    assert database.status()["idle"] == 2
+    assert clock.now() - began < 1.0
 
 
 def error_of_within(database: Database, operation: str, timeout: float) -> RegrowError:
@@ -612,6 +658,38 @@ def test_an_endless_answer_is_never_held_in_memory(
     assert clock.now() - began < 3.0
     assert database.ask("one") == 1
     assert size_of("x" * 10) == 12
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"sql": "SELECT repeat('x', 200000000) AS x", "kind": "query"},
+        {"sql": "SELECT repeat('x', 200000000) AS x", "kind": "value"},
+        {"sql": "SELECT repeat('x', 200000000) AS x", "kind": "execute"},
+        {"sql": "SELECT repeat('x', 200000000) AS x", "kind": "stream"},
+        {"sql": "COPY (SELECT repeat('x', 200000000)) TO STDOUT", "kind": "copy_out"},
+    ],
+    ids=lambda operation: str(operation["kind"]),
+)
+def test_a_single_huge_row_is_never_held_in_memory(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase, operation: dict[str, Any]
+) -> None:
+    operations = {"huge": operation | {"max_bytes": "1MiB"}, "one": ONE}
+    database = start_database(postgres_schema.url, operations, pool_size=1)
+    database.ask("one")
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+
+    with pytest.raises(TooLarge, match="more than its max_bytes of 1048576 bytes"):
+        list(database.ask("huge"))
+
+    assert memory("VmHWM") - before < 100 << 20
+    assert database.ask("one") == 1
+
+
+def memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
 
 
 # -- SQLite

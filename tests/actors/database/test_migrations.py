@@ -185,6 +185,23 @@ def test_a_mistake_is_told_with_its_line_and_without_the_password(
     assert "a-wrong-secret" not in err
 
 
+def test_a_table_of_the_same_name_that_is_not_ours_is_told_in_a_line(project: Project) -> None:
+    project.write("0001_users.sql", USERS)
+    strange = "CREATE TABLE regrow_migrations (number INTEGER)"
+    if project.url.startswith("sqlite"):
+        project.rows(strange)
+    else:
+        with psycopg.connect(project.url, autocommit=True) as other:
+            other.execute(strange)
+
+    status, out, err = project.migrate()
+
+    assert (status, out) == (EX_FAILED, "")
+    assert err.startswith("regrow: db: ")
+    assert "name" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

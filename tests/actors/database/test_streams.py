@@ -7,7 +7,16 @@ from typing import Any
 import gevent
 import pytest
 
-from regrow.protocol.errors import Cancelled, DatabaseError, DeadlineExceeded, NotFound, RegrowError, TimedOut, TooLarge
+from regrow.protocol.errors import (
+    Cancelled,
+    ConnectionFailed,
+    DatabaseError,
+    DeadlineExceeded,
+    NotFound,
+    RegrowError,
+    TimedOut,
+    TooLarge,
+)
 from runtime import clock
 from runtime.promise import Promise
 from runtime.ref import spawn
@@ -293,6 +302,131 @@ def test_a_copy_that_fails_names_the_line_and_keeps_nothing(copying: Database) -
     assert copying.ask("count") == 0
 
 
+# -- a copy in several calls
+
+
+def copy_begun(copying: Database, rows: list[list[Any]]) -> str:
+    answer = copying.ask("fill", rows=rows, more=True)
+    assert list(answer) == ["copy"]
+    key: str = answer["copy"]
+    return key
+
+
+def test_a_copy_of_many_calls_is_kept_as_a_whole_by_the_last_one(
+    copying: Database, shared_database: PostgresDatabase
+) -> None:
+    key = copy_begun(copying, [["first", None]])
+    for number in range(50):
+        rows = [[f"user {number} {index}", "2026-11-21"] for index in range(100)]
+        assert copying.ask("fill", copy=key, rows=rows, more=True) == {"copy": key}
+    assert copying.connection_status()["stream_items"] == 5001
+    schema = copying.config.url.reveal().rpartition("%3D")[2]
+    with shared_database.connect() as other:
+        found = other.execute(f"SELECT count(*) FROM {schema}.users").fetchone()
+    assert found == (0,), "nothing is kept before the end"
+
+    assert copying.ask("fill", copy=key, rows=[["last", None]]) == {"rowcount": 5002}
+
+    assert copying.ask("count") == 5002
+    assert copying.status()["in_use"] == 0
+
+
+def test_a_copy_of_many_calls_may_end_without_rows_and_takes_data(copying: Database) -> None:
+    key = copying.ask("fill_csv", data="Ada,1815-12-10\nGr", more=True)["copy"]
+    copying.ask("fill_csv", copy=key, data=b"ace,\n", more=True)
+
+    assert copying.ask("fill_csv", copy=key) == {"rowcount": 2}
+    assert "".join(copying.ask("dump")) == "name,born\nAda,1815-12-10\nGrace,\n"
+
+
+def test_a_copy_that_is_undone_keeps_nothing_and_frees_its_connection(copying: Database) -> None:
+    key = copy_begun(copying, [["Ada", None]])
+
+    assert copying.ask("fill", copy=key, undo=True) == {"rowcount": 0}
+
+    assert copying.ask("count") == 0
+    assert [event.topic for event in copying.events] == ["database.connected"], "the same connection"
+
+
+def test_a_mistake_in_a_copy_of_many_calls_is_told_at_its_end_and_nothing_is_kept(copying: Database) -> None:
+    key = copy_begun(copying, [["Ada", None]])
+    copying.ask("fill", copy=key, rows=[["Grace", "no date"]], more=True)
+
+    with pytest.raises(DatabaseError) as caught:
+        copying.ask("fill", copy=key, rows=[["Alan", None]])
+
+    assert caught.value.details["line"] == 2
+    assert copying.ask("count") == 0
+    assert [event.topic for event in copying.events] == ["database.connected"], "the same connection"
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_copy_that_cannot_begin_is_an_error_of_its_statement(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase, more: bool
+) -> None:
+    operations = {"fill": {"sql": "COPY nowhere FROM STDIN", "kind": "copy_in"}, "one": ONE}
+    database = start_database(postgres_schema.url, operations, pool_size=1)
+
+    with pytest.raises(DatabaseError, match="nowhere") as caught:
+        database.ask("fill", rows=[[1]], more=more)
+
+    assert caught.value.details["sqlstate"] == "42P01"
+    assert database.ask("one") == 1
+    assert [event.topic for event in database.events] == ["database.connected"], "the same connection"
+
+
+def test_rows_that_do_not_fit_leave_a_copy_of_many_calls_as_it_was(copying: Database) -> None:
+    key = copy_begun(copying, [["Ada", None]])
+    with pytest.raises(TooLarge):
+        copying.ask("fill", copy=key, rows=[["a", None]] * 101)
+
+    assert copying.ask("fill", copy=key) == {"rowcount": 1}
+
+
+def test_a_copy_that_nobody_goes_on_with_is_undone(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    setup = ["CREATE TABLE IF NOT EXISTS users (name text PRIMARY KEY, born date)"]
+    database = start_database(postgres_schema.url, COPY_OPERATIONS, setup=setup, pool_size=1, stream_idle=0.2)
+    key = copy_begun(database, [["Ada", None]])
+
+    assert database.ask("count") == 0, "it came after the idle copy"
+
+    assert [event.fields["operation"] for event in database.events if event.topic == "stream.idled"] == ["fill"]
+    with pytest.raises(NotFound, match="no copy under way with this key"):
+        database.ask("fill", copy=key, rows=[["Grace", None]])
+
+
+def test_a_copy_that_waits_for_a_lock_ends_at_the_deadline_of_its_call(
+    copying: Database, shared_database: PostgresDatabase
+) -> None:
+    key = copy_begun(copying, [["Ada", None]])
+    schema = copying.config.url.reveal().rpartition("%3D")[2]
+    with shared_database.connect() as other, other.transaction():
+        other.execute(f"INSERT INTO {schema}.users VALUES ('Grace')")  # whoever adds another Grace has to wait
+
+        with pytest.raises(DeadlineExceeded):
+            copying.ask("fill", timeout=0.3, copy=key, rows=[["Grace", None]])
+
+    assert copying.ask("count") == 1
+    with pytest.raises(NotFound):
+        copying.ask("fill", copy=key)
+
+
+def test_a_server_that_goes_in_the_middle_of_a_copy_is_told(
+    start_database: StartDatabase, postgres_server: PostgresServer
+) -> None:
+    setup = ["DROP TABLE IF EXISTS users", "CREATE TABLE users (name text PRIMARY KEY, born date)"]
+    database = start_database(postgres_server.url(), COPY_OPERATIONS, setup=setup, pool_size=1, breaker=None)
+    key = copy_begun(database, [["Ada", None]])
+
+    postgres_server.restart("fast")
+
+    with pytest.raises(ConnectionFailed):
+        database.ask("fill", copy=key)
+    assert database.ask("count") == 0
+
+
 @pytest.mark.parametrize("argument", [{"rows": [["a"]] * 101}, {"rows": [1]}, {}, {"data": 5}])
 def test_what_cannot_be_copied_in_is_refused_before_anything_is_sent(
     copying: Database, argument: dict[str, Any]
@@ -301,6 +435,25 @@ def test_what_cannot_be_copied_in_is_refused_before_anything_is_sent(
         copying.ask("fill", **argument)
 
     assert caught.value.code in ("invalid_arguments", "too_large")
+
+
+def test_no_part_of_a_copy_is_above_the_limit(start_database: StartDatabase, postgres_schema: PostgresDatabase) -> None:
+    lines = "SELECT repeat('x', 900) FROM generate_series(1, 100)"
+    operations = {
+        "dump": {"sql": f"COPY ({lines}) TO STDOUT", "kind": "copy_out", "max_bytes": 2000},
+        "dump_binary": {"sql": f"COPY ({lines}) TO STDOUT (FORMAT binary)", "kind": "copy_out", "max_bytes": 2000},
+        "wide": {"sql": f"COPY ({lines}) TO STDOUT", "kind": "copy_out", "max_bytes": 800},
+        "one": ONE,
+    }
+    database = start_database(postgres_schema.url, operations, pool_size=1)
+
+    for name in ("dump", "dump_binary"):
+        parts = list(database.ask(name))
+        assert max(map(len, parts)) <= 2000
+        assert len(parts) in (50, 100)
+    with pytest.raises(TooLarge, match="a row of operation wide has more than its max_bytes of 800 bytes"):
+        list(database.ask("wide"))
+    assert database.ask("one") == 1
 
 
 def test_a_copy_is_read_in_parts_of_whole_lines_and_can_be_left(copying: Database) -> None:

@@ -197,3 +197,8 @@ def test_the_size_of_a_value_is_never_far_below_what_json_makes_of_it(value: Any
     written = len(json.dumps(value, ensure_ascii=False))
 
     assert values.size_of(value) * 6 + 30 >= written
+
+
+@given(st.text(st.characters(min_codepoint=32, exclude_characters='"\\', exclude_categories=["Cs"])))
+def test_a_text_counts_as_the_bytes_it_takes(text: str) -> None:
+    assert values.size_of(text) == len(json.dumps(text, ensure_ascii=False).encode())
