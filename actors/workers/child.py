@@ -1,9 +1,15 @@
 """The program that a worker process runs, and the messages that it exchanges with the daemon.
 
 The daemon starts it as a fresh interpreter (`python -P -s child.py FD PARENT_PID`), so this file imports nothing of
-ours: only the standard library and msgspec. FD is one end of a socket pair. A message is a 4-byte length (big endian)
-and that many bytes of msgpack. The daemon sends one Setup, then one Call at a time; the process answers the Setup with
-Ready or SetupFailed and each Call with Returned, Raised or Declined. Nothing is ever unpickled.
+ours: only the standard library and msgspec. FD is one end of a socket pair, FD + 1 a page of memory that is shared with
+the daemon. A message is a 4-byte length (big endian) and that many bytes of msgpack. The daemon sends one Setup, then
+Calls; the process answers the Setup with Ready or SetupFailed and each Call, in order, with Returned, Raised or
+Declined. Nothing is ever unpickled.
+
+The daemon may send a Call before the last one is answered. The process takes the next message when the answer to the
+last one is written, and not earlier; it says so on the page (BEGUN: the number of the message it has taken last), and
+then looks there up to which message the daemon has taken its Calls back (TAKEN_BACK): those it leaves alone, without an
+answer. It also tells there how long it has worked (BUSY_NS).
 
 A Call that wants a stream and whose function gives a generator is answered with Streaming; then each Pull is answered
 with Items, and nothing is made that was not pulled. A Close, or the end of the generator, ends it. At any time during a
@@ -15,6 +21,7 @@ The process ends when its socket does, and the kernel kills it when the daemon's
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 import socket
 import sys
@@ -23,7 +30,7 @@ import traceback
 from _thread import allocate_lock
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence, Set, ValuesView
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, ModuleType
+from types import AsyncGeneratorType, CoroutineType, FunctionType, GeneratorType, ModuleType
 from typing import Any, Literal, cast
 
 try:
@@ -33,6 +40,11 @@ except ModuleNotFoundError:
     sys.exit(78)
 
 HEADER_BYTES = 4
+#: so much is read at once; several messages may come with it
+READ_BYTES = 1 << 16
+#: the words of the shared page: the process writes the first two, the daemon the third
+BEGUN, BUSY_NS, TAKEN_BACK = 0, 1, 2
+PAGE_BYTES = 24
 #: The number of msgpack's extension type for a numpy array; its payload is a file in numpy's own .npy format.
 ARRAY_EXT = 1
 #: The same for a frame (pandas, pyarrow, polars); its payload is an Arrow IPC stream.
@@ -213,15 +225,16 @@ class Functions:
         self._found: dict[str, tuple[Any, Any]] = {}
 
     def find(self, function: str) -> tuple[Any, Any]:
-        """Return the function and its signature (None where it has none); raises Decline, or what the import raises."""
+        """Return the function, and the signature to check arguments with first, or None.
+
+        Raises Decline, or what the import raises.
+        """
         found = self._found.get(function)
         if found is None:
             found = self._found[function] = self._load(function)
         return found
 
     def _load(self, function: str) -> tuple[Any, Any]:
-        import inspect
-
         module_name, _, name = function.partition(":")
         exact, any_of_module = function in self._patterns, f"{module_name}:*" in self._patterns
         if name.startswith("_") or not (exact or any_of_module):
@@ -235,11 +248,9 @@ class Functions:
         # built-in, a re-export); the star covers only what the module itself defines.
         if not (callable(value) if exact else is_public_function(value, module_name)):
             raise Decline("not_found", self._missing(module, module_name, name, exact))
-        try:
-            signature = inspect.signature(value)
-        except (ValueError, TypeError):
-            signature = None
-        return value, signature
+        if isinstance(value, FunctionType) and not vars(value).keys() & {"__wrapped__", "__signature__"}:
+            return value, None  # calling it checks the arguments, before anything of it runs
+        return value, signature_of(value)
 
     @staticmethod
     def _missing(module: ModuleType, module_name: str, name: str, exact: bool) -> str:
@@ -255,6 +266,27 @@ class Functions:
 
 
 _NOT_PANDAS = object()
+
+
+def signature_of(function: Any) -> Any:
+    """Return the signature of a function, or None where it has none."""
+    import inspect
+
+    try:
+        return inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+
+
+def misfit(signature: Any, request: Call) -> str | None:
+    """Return what is wrong with a call's arguments, or None."""
+    if signature is None:
+        return None
+    try:
+        signature.bind(*request.args, **request.kwargs)
+    except TypeError as error:
+        return f"function {request.function}{signature}: {error}"
+    return None
 
 
 class Codec:
@@ -482,9 +514,9 @@ def frame_from_ipc(data: memoryview) -> Any:
 
 
 class Connection:
-    """The process's end of the socket pair."""
+    """The process's end of the socket pair, and its side of the shared page where it has one."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, page_fd: int | None = None) -> None:
         self._socket = socket.socket(fileno=fd)
         # The pair was made by a cooperative parent and so is non-blocking; this side waits in the kernel.
         self._socket.setblocking(True)
@@ -492,21 +524,66 @@ class Connection:
         self._owner = os.getpid()
         # Progress may be reported by any thread.
         self._sending = allocate_lock()
+        self._fence = allocate_lock()
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._at = self._end = 0
+        self._taken = self._took_at = 0
+        self._page = _words(page_fd)
 
     def receive(self) -> bytearray | None:
         """Return the next message's bytes, or None when the daemon has closed its end."""
-        header = self._exactly(HEADER_BYTES)
-        return None if header is None else self._exactly(int.from_bytes(header, "big"))
+        while self._end - self._at < HEADER_BYTES:
+            if not self._fill():
+                return None
+        begin = self._at + HEADER_BYTES
+        size = int.from_bytes(self._buffer[self._at : begin], "big")
+        # Before the rest is read: it may be this very message that the process does not survive.
+        self._taken = taken = self._taken + 1
+        self._page[BEGUN] = taken
+        self._took_at = time.perf_counter_ns()
+        if begin + size <= self._end:
+            self._at = begin + size
+            return self._buffer[begin : self._at]
+        return self._large(begin, size)
 
-    def _exactly(self, size: int) -> bytearray | None:
-        buffer = bytearray(size)
-        view, got = memoryview(buffer), 0
+    def discard(self) -> None:
+        """Take no more messages; wait until the daemon has closed its end."""
+        while self._fill():
+            self._at = self._end = 0
+
+    def note_time(self) -> None:
+        """Add the time since the last message was taken to what the daemon can read; to be done before answering."""
+        self._page[BUSY_NS] += time.perf_counter_ns() - self._took_at
+
+    def was_taken_back(self) -> bool:
+        """Tell whether the daemon no longer wants the message that came last."""
+        # The lock is a fence: what is on the page is written before what the daemon has written there is read.
+        with self._fence:
+            return self._page[TAKEN_BACK] >= self._taken
+
+    def _fill(self) -> bool:
+        rest = self._end - self._at
+        if self._at:
+            self._buffer[:rest] = self._buffer[self._at : self._end]
+            self._at, self._end = 0, rest
+        count = self._socket.recv_into(self._view[rest:])
+        self._end += count
+        return count > 0
+
+    def _large(self, begin: int, size: int) -> bytearray | None:
+        """Read the rest of a message straight to where it will stay."""
+        message = bytearray(size)
+        got = self._end - begin
+        message[:got] = self._buffer[begin : self._end]
+        self._at = self._end = 0
+        view = memoryview(message)
         while got < size:
             count = self._socket.recv_into(view[got:])
             if count == 0:
                 return None
             got += count
-        return buffer
+        return message
 
     def send(self, frame: bytearray) -> None:
         """Send one whole frame."""
@@ -519,6 +596,11 @@ class Connection:
     def is_owner(self) -> bool:
         """Tell whether this is the process that the daemon started, and no fork of it."""
         return os.getpid() == self._owner
+
+
+def _words(fd: int | None) -> memoryview:
+    """Return the shared page as words; where there is none, words that nobody else sees."""
+    return memoryview(bytearray(PAGE_BYTES) if fd is None else mmap.mmap(fd, PAGE_BYTES)).cast("Q")
 
 
 class Reporter:
@@ -612,13 +694,18 @@ def call(functions: Functions, request: Call) -> Answer | Generator[Any, Any, An
     started = False
     try:
         function, signature = functions.find(request.function)
-        if signature is not None:
-            try:
-                signature.bind(*request.args, **request.kwargs)
-            except TypeError as error:
-                raise Decline("invalid_arguments", f"function {request.function}{signature}: {error}") from None
+        if signature is not None and (wrong := misfit(signature, request)) is not None:
+            raise Decline("invalid_arguments", wrong)
         started = True
-        result = function(*request.args, **request.kwargs)
+        try:
+            result = function(*request.args, **request.kwargs)
+        except TypeError as error:
+            # Without a frame of its own the function was never entered.
+            if signature is None and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+                wrong = misfit(signature_of(function), request)
+                if wrong is not None:
+                    raise Decline("invalid_arguments", wrong) from None
+            raise
         if isinstance(result, AsyncGeneratorType):
             result = drawn_from(result)
         if request.stream and isinstance(result, GeneratorType):
@@ -770,6 +857,11 @@ def flush() -> None:
             pass
 
 
+def is_out_of_memory(answer: Answer | Items) -> bool:
+    """Tell whether this answer has the daemon replace the process, which then must not begin another call."""
+    return isinstance(answer, Raised) and answer.error == "MemoryError"
+
+
 def serve(connection: Connection) -> None:
     """Serve calls, one at a time, until the daemon closes its end."""
     codec = Codec()
@@ -786,6 +878,8 @@ def serve(connection: Connection) -> None:
         return
     functions = Functions(setup.functions)
     while (payload := connection.receive()) is not None:
+        if connection.was_taken_back():
+            continue
         try:
             request = codec.decode(payload)
         except Exception as error:  # noqa: BLE001 - an array that does not decode; the caller must hear of it
@@ -807,16 +901,22 @@ def serve(connection: Connection) -> None:
             if last is None:
                 return
             frame = codec.encode(last)
+            is_full = is_out_of_memory(last)
             del last
         else:
             del payload, request
             flush()
             frame = encode(codec, answer, arrays, setup.max_message)
+            is_full = is_out_of_memory(answer)
             # Neither a result nor the frames of a traceback may live until the next call.
             del answer
         reporter.call_id = None
+        connection.note_time()
         connection.send(frame)
         del frame
+        if is_full:
+            connection.discard()
+            return
 
 
 class CallHead(msgspec.Struct, tag="call", array_like=True):
@@ -829,9 +929,9 @@ def main() -> None:
     """Run the process: FD and PARENT_PID are its arguments."""
     die_with_parent(int(sys.argv[2]))
     fd = int(sys.argv[1])
+    connection = Connection(fd, fd + 1)
     # What the daemon itself was started with may be inheritable, and is no business of users' functions.
     os.closerange(fd + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
-    connection = Connection(fd)
     sys.argv[1:] = []
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ _PATTERN = re.compile(rf"{_MODULE}:(?:[A-Za-z]\w*|\*)", re.ASCII)
 _FUNCTION = re.compile(r"[^\s:]+:[^\s:]+")
 _MODULE_NAME = re.compile(_MODULE, re.ASCII)
 MAX_NAME_CHARS = 200
+MAX_REMEMBERED = 1000
 
 
 class AllowList:
@@ -27,9 +28,18 @@ class AllowList:
         if wrong:
             raise ValueError(f"{pattern_error(wrong[0])}")
         self._exact = frozenset(self.patterns)
+        self._passed: set[str] = set()  # bounded, because with a star callers choose the names
 
     def check(self, function: object) -> str:
         """Return the function's name; raises InvalidArguments or Forbidden. Never switches."""
+        if function.__class__ is str and function in self._passed:
+            return function
+        name = self._checked(function)
+        if len(self._passed) < MAX_REMEMBERED:
+            self._passed.add(name)
+        return name
+
+    def _checked(self, function: object) -> str:
         if not isinstance(function, str) or len(function) > MAX_NAME_CHARS or not _FUNCTION.fullmatch(function):
             shown = repr(function)[:MAX_NAME_CHARS] if isinstance(function, str) else f"a {type(function).__name__}"
             raise InvalidArguments(f'function must be written "module:name", found {shown}; allowed: {self}')

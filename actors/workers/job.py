@@ -5,15 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gevent import get_hub
+
 from actors.workers.process import Command
 from runtime.measure import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from actors.resilience.circuit import Granted
     from actors.workers.child import Setup
+    from actors.workers.desk import Desk
+    from actors.workers.line import Line
     from actors.workers.streaming import CallStream
     from runtime.promise import Promise
-    from runtime.ref import Ref
+
+_FOR_EVER = float("inf")
+_run_callback = get_hub().loop.run_callback
 
 State = Literal["off", "starting", "idle", "busy", "ending"]
 #: off: not needed now, there is no process
@@ -73,55 +79,70 @@ class Settings:
 
 
 class Job:
-    """One call: its frame, ready to be sent, and the promise of whoever asked for it."""
+    """One call: its frame, ready to be sent, and the promise of whoever asked for it.
+
+    It waits in a `line`, which counts it, or has been sent to the process of a `desk`, as its message of this `number`.
+    """
 
     __slots__ = (
         "asked",
+        "desk",
+        "expected_s",
         "frame",
         "function",
         "id",
+        "is_counted",
+        "is_told",
+        "line",
+        "number",
         "part_missing_since",
         "permit",
         "promise",
         "queued_at",
-        "started",
+        "size",
         "stream",
+        "turn",
     )
 
-    def __init__(
-        self,
-        id: int,
-        function: str,
-        frame: bytearray,
-        promise: Promise,
-        queued_at: float,
-        stream: CallStream | None = None,
-    ) -> None:
+    def __init__(self, id: int, function: str, frame: bytearray, promise: Promise) -> None:
         self.id = id
         self.function = function
         self.frame = frame
+        self.size = len(frame)
         self.promise = promise
-        self.queued_at = queued_at
-        self.started = False  # from the moment a process was sent it
+        self.queued_at = 0.0
+        self.turn = 0  # its place among all that ever stood in its line
+        self.number = 0
+        self.expected_s = _FOR_EVER
+        self.line: Line | None = None
+        self.desk: Desk | None = None
+        self.is_counted = False
+        self.is_told = False  # the listeners of telemetry have heard that it began
         self.permit: Granted | None = None
         self.asked: Promise | None = None  # the question to limiter or breaker that is open
         self.part_missing_since: float | None = None
-        self.stream = stream
+        self.stream: CallStream | None = None
 
     @property
     def is_unwanted(self) -> bool:
         """Whether nobody waits for it any more. Never switches."""
         return self.promise.done or (self.stream is not None and self.stream.is_unwanted)
 
+    def give_up(self) -> None:
+        """Hear that the caller gave up, wherever the call is now. Never switches."""
+        # Later in this turn of the hub: whoever gives up may himself be called back by a desk or a line.
+        _run_callback(self._leave)
+
+    def _leave(self) -> None:
+        if self.asked is not None:
+            self.asked.cancel()
+        if self.desk is not None:
+            self.desk.leave(self)
+        elif self.line is not None:
+            self.line.leave(self)
+
     def __repr__(self) -> str:
-        return f"<Job {self.id} {self.function} {len(self.frame)} bytes>"
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The front gives a worker a job."""
-
-    job: Job
+        return f"<Job {self.id} {self.function} {self.size} bytes>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +152,12 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker tells its front where it stands; `problem` is why it could not start, `by_signal` that it was shot.
-
-    `received` counts the jobs it was ever given: a worker that says idle and has not received the last one is not.
-    """
+    """A worker shows its front its desk; `problem` is why it could not start, `by_signal` that it was shot."""
 
     worker: str
-    ref: Ref
-    state: State
-    received: int
+    desk: Desk
     problem: str | None = None
     by_signal: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """The caller of a job gave up."""
-
-    job: Job
 
 
 @dataclass(frozen=True, slots=True)

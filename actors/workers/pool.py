@@ -1,36 +1,23 @@
 """The front of a pool of Python workers: admits calls, keeps them in line, gives each to an idle worker. It stays free.
 
-The line is first come, first served, bounded in calls and in bytes; who gave up leaves it. The worker answers the
-caller itself; the front hears from its workers only where they stand. A function whose calls keep ending workers is
-quarantined, so that it cannot take the pool down with it.
+The line is first come, first served, bounded in calls and in bytes; who gave up leaves it. The line gives calls to the
+workers' desks, which answer the caller themselves; the front hears from a worker only that it is there, or cannot
+start. A function whose calls keep ending workers is quarantined, so that it cannot take the pool down with it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Any
 
 from actors.workers import child
 from actors.workers.admission import Admission, Answered, settle
 from actors.workers.functions import AllowList
-from actors.workers.job import (
-    QUEUED,
-    STATES,
-    WAITED,
-    Abandoned,
-    Announce,
-    Job,
-    Run,
-    Settings,
-    State,
-    Wake,
-    WorkerState,
-)
+from actors.workers.job import STATES, Announce, Job, Settings, WorkerState
+from actors.workers.line import Line
 from actors.workers.process import encode
 from actors.workers.streaming import CallStream
-from actors.workers.worker import WorkerDied
 from config.secret import redact
 from regrow.protocol.errors import InvalidArguments, NotFound, Overloaded, Refused, TooLarge, Unavailable
 from runtime import clock, events
@@ -38,9 +25,7 @@ from runtime.actor import Actor
 from runtime.exports import Exported, Param
 from runtime.messages import Call
 from runtime.names import whereis
-from runtime.promise import ActorUnavailable, Promise
-from runtime.reasons import Crashed
-from runtime.ref import Ref
+from runtime.promise import Promise
 from runtime.signals import Down, monitor
 
 RETRY_AFTER_S = 1.0
@@ -81,21 +66,6 @@ def exports_of_pool(functions: AllowList) -> dict[str, Exported]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class LookAtLine:
-    """Time to see whether calls wait for too long."""
-
-
-@dataclass(slots=True)
-class _Known:
-    """A worker as the front knows it."""
-
-    ref: Ref
-    state: State
-    given: int
-    job: Job | None = None
-
-
 class PythonPool(Actor):
     """The front; it is registered under the pool's own name."""
 
@@ -106,23 +76,18 @@ class PythonPool(Actor):
         self.settings = settings
         self._functions = AllowList(settings.setup.functions)
         self.exports = exports_of_pool(self._functions)
-        self._line: OrderedDict[int, Job] = OrderedDict()
-        self._line_bytes = 0
+        self._line = Line(settings, self._count_death)
         self._last_id = 0
-        self._workers: dict[str, _Known] = {}
-        self._idle: deque[str] = deque()
         self._problems: dict[str, str] = {}
         self._shot: set[str] = set()
         self._deaths: OrderedDict[str, deque[float]] = OrderedDict()
         self._quarantined: dict[str, float] = {}
-        self._look: clock.Timer | None = None
         self._always_run = {settings.worker_name(index) for index in range(1, settings.workers + 1)}
 
     def on_start(self) -> None:
         self._admission = Admission(self.ref, self.settings.limiter, self.settings.breaker, self._stand_in_line)
-        monitor(self.ref, self._stop_looking)
+        monitor(self.ref, self._after_end)
         self.settings.declare()
-        QUEUED.set(0, self.settings.pool)
         for index in range(1, self.settings.max_workers + 1):
             worker = whereis(self.settings.worker_name(index))
             if worker is not None:
@@ -166,27 +131,24 @@ class PythonPool(Actor):
             return
         # Taken out of the mailbox, but not begun: a call that expires or is cancelled in the line never started.
         promise.started = False
-        job = Job(self._last_id, name, frame, promise, clock.now())
+        job = Job(self._last_id, name, frame, promise)
         if streams:
             # The caller is answered with the stream; the promise of the job is settled when the stream is over.
             job.promise = Promise(deadline=promise.deadline)
             job.stream = CallStream(promise, with_progress=progress)
             job.stream.of(job)
-        job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
+        job.promise.on_abandon = job.give_up
         self._admission.begin(job)
 
     def _stand_in_line(self, job: Job) -> None:
-        try:
-            # Time may have passed in the limiter.
-            self._refuse_what_cannot_run(job.function)
-            self._refuse_what_has_no_room(len(job.frame))
-        except Refused as refusal:
-            self._refuse(job, refusal)
-            return
-        job.queued_at = clock.now()
-        self._line[job.id] = job
-        self._line_bytes += len(job.frame)
-        self._hand_out()
+        if self._admission.takes_time:
+            try:
+                self._refuse_what_cannot_run(job.function)
+                self._refuse_what_has_no_room(job.size)
+            except Refused as refusal:
+                self._refuse(job, refusal)
+                return
+        self._line.stand(job)
 
     def _refuse(self, job: Job, refusal: Refused) -> None:
         settle(self.settings.breaker, job, "unknown")
@@ -222,79 +184,15 @@ class PythonPool(Actor):
 
     def _refuse_what_has_no_room(self, size: int) -> None:
         settings = self.settings
-        if len(self._line) >= settings.queue_calls or self._line_bytes + size > settings.queue_bytes:
+        line = self._line
+        if line.waiting >= settings.queue_calls or line.bytes + size > settings.queue_bytes:
             raise Overloaded(
-                f"{len(self._line)} calls of {self._line_bytes} bytes wait for the {settings.workers} workers of "
+                f"{line.waiting} calls of {line.bytes} bytes wait for the {settings.workers} workers of "
                 f"{settings.pool}, the limit is {settings.queue_calls} calls of {settings.queue_bytes} bytes; "
                 "come back later",
                 actor=settings.pool,
                 retry_after_s=RETRY_AFTER_S,
             )
-
-    def _hand_out(self) -> None:
-        while self._idle and self._line:
-            _, job = self._line.popitem(last=False)
-            self._line_bytes -= len(job.frame)
-            if job.promise.done:
-                settle(self.settings.breaker, job, "unknown")
-                continue
-            known = self._workers[self._take_idle()]
-            known.state, known.job = "busy", job
-            known.given += 1
-            try:
-                known.ref.tell(Run(job))
-            except ActorUnavailable:  # its Down is on the way
-                known.job = None
-                self._put_first(job)
-                continue
-            WAITED.observe(clock.now() - job.queued_at, self.settings.pool)
-        QUEUED.set(len(self._line), self.settings.pool)
-        self._look_later()
-
-    def _take_idle(self) -> str:
-        """Take those that always run before the extra ones, which can then become idle for good."""
-        if self.settings.max_workers == self.settings.workers:
-            return self._idle.popleft()
-        name = next((name for name in self._idle if name in self._always_run), self._idle[0])
-        self._idle.remove(name)
-        return name
-
-    def _look_later(self) -> None:
-        """Look again when the first of the line will have waited long enough for one more worker."""
-        if self._line and self._look is None and any(known.state == "off" for known in self._workers.values()):
-            first = next(iter(self._line.values()))
-            due_s = first.queued_at + self.settings.scale_up_after_s - clock.now()
-            self._look = self.send_after(max(0.01, due_s), LookAtLine())
-
-    def _look_at_line(self) -> None:
-        self._look = None
-        states = [known.state for known in self._workers.values()]
-        if self._line and "starting" not in states:
-            waited_s = clock.now() - next(iter(self._line.values())).queued_at
-            extra = next((known for known in self._workers.values() if known.state == "off"), None)
-            if extra is not None and waited_s >= self.settings.scale_up_after_s:
-                events.publish("pool.scaled_up", actor=self.settings.pool, waited_s=round(waited_s, 3))
-                extra.state = "starting"
-                extra.ref.post(Wake())
-                return  # it is looked again when this one is ready
-        self._look_later()
-
-    def _stop_looking(self, _down: Down) -> None:
-        if self._look is not None:
-            self._look.cancel()
-
-    def _forget(self, job: Job) -> None:
-        if job.asked is not None:
-            job.asked.cancel()
-        if self._line.pop(job.id, None) is not None:
-            self._line_bytes -= len(job.frame)
-            QUEUED.set(len(self._line), self.settings.pool)
-            settle(self.settings.breaker, job, "unknown")
-
-    def _put_first(self, job: Job) -> None:
-        self._line[job.id] = job
-        self._line.move_to_end(job.id, last=False)
-        self._line_bytes += len(job.frame)
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
@@ -303,20 +201,10 @@ class PythonPool(Actor):
             self._hear(message)
         elif isinstance(message, Answered):
             self._admission.answered(message)
-        elif isinstance(message, Abandoned):
-            self._forget(message.job)
-        elif isinstance(message, LookAtLine):
-            self._look_at_line()
         else:
             super().on_receive(message)
 
     def _hear(self, news: WorkerState) -> None:
-        known = self._workers.get(news.worker)
-        if known is None or known.ref is not news.ref:
-            if not news.ref.is_alive() and news.problem is None:
-                return
-            known = self._workers[news.worker] = _Known(news.ref, news.state, news.received)
-            monitor(news.ref)
         if news.problem is not None:
             # One signal may have come from anybody; from the second in a row on it is the start itself.
             if news.by_signal and news.worker not in self._shot:
@@ -324,38 +212,13 @@ class PythonPool(Actor):
                 return
             self._problems[news.worker] = news.problem
             if self._none_can_start():
-                self._turn_away(self._no_worker())
+                self._line.refuse(self._no_worker())
             return
-        if known.job is not None and known.job.promise.done:
-            known.job = None
-        if news.received < known.given:
-            return  # sent before the last job reached it
-        known.state, known.given = news.state, news.received
-        if news.worker in self._idle:
-            self._idle.remove(news.worker)
-        if news.state == "idle":
+        if news.desk.state in ("idle", "busy"):
             self._problems.pop(news.worker, None)
             self._shot.discard(news.worker)
-            self._idle.append(news.worker)
-            self._hand_out()
-        elif news.state == "off":
-            self._look_later()
-
-    def on_down(self, down: Down) -> None:
-        name = next((name for name, known in self._workers.items() if known.ref is down.ref), None)
-        if name is None:
-            return
-        known = self._workers.pop(name)
-        if name in self._idle:
-            self._idle.remove(name)
-        job = known.job
-        if job is None:
-            return
-        if not job.started:
-            self._put_first(job)
-            self._hand_out()
-        elif isinstance(down.reason, Crashed) and isinstance(down.reason.exception, WorkerDied):
-            self._count_death(job.function)
+        if news.desk.state is not None and news.desk.line is not self._line:
+            self._line.meet(news.worker, news.desk)
 
     def _none_can_start(self) -> bool:
         return sum(name in self._always_run for name in self._problems) >= self.settings.workers
@@ -380,14 +243,10 @@ class PythonPool(Actor):
         if len(deaths) == settings.quarantine_deaths and now - deaths[0] <= settings.quarantine_within_s:
             self._quarantined[function] = now + settings.quarantine_for_s
             events.publish("worker.function_quarantined", actor=settings.pool, function=function)
-            for job in [job for job in self._line.values() if job.function == function]:
-                try:
-                    self._refuse_what_cannot_run(function)
-                except Unavailable as refusal:
-                    del self._line[job.id]
-                    self._line_bytes -= len(job.frame)
-                    self._refuse(job, refusal)
-            QUEUED.set(len(self._line), settings.pool)
+            try:
+                self._refuse_what_cannot_run(function)
+            except Unavailable as refusal:
+                self._line.refuse(refusal, function)
 
     def _release(self, function: str) -> bool:
         self._deaths.pop(function, None)
@@ -399,31 +258,28 @@ class PythonPool(Actor):
     # -- the rest -----------------------------------------------------------------------------------------------------
 
     def on_stop(self) -> None:
-        self._turn_away(self._ending())
+        self._line.refuse(self._ending())
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
-        self._turn_away(self._ending())
+        self._line.refuse(self._ending())
 
     def _ending(self) -> Unavailable:
         return Unavailable(
             f"{self.settings.pool} is stopping or restarting", actor=self.settings.pool, retry_after_s=RETRY_AFTER_S
         )
 
-    def _turn_away(self, refusal: Unavailable) -> None:
-        line, self._line, self._line_bytes = self._line, OrderedDict(), 0
-        QUEUED.set(0, self.settings.pool)
-        for job in line.values():
-            self._refuse(job, refusal)
+    def _after_end(self, _down: Down) -> None:
+        self._line.close()
 
     def status(self) -> dict[str, Any]:
         """Return what operators see. Never switches."""
-        states = [known.state for known in self._workers.values()]
+        states = list(self._line.states())
         now = clock.now()
         return {
             "workers": self.settings.workers,
             **{state: states.count(state) for state in STATES},
-            "queued": len(self._line),
-            "queued_bytes": self._line_bytes,
+            "queued": self._line.waiting,
+            "queued_bytes": self._line.bytes,
             "functions": list(self._functions.patterns),
             "problems": {name: redact(problem) for name, problem in self._problems.items()},
             "quarantined": {name: math.ceil(until - now) for name, until in self._quarantined.items() if until > now},

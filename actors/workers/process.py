@@ -1,7 +1,7 @@
 """The handle of one child process: spawn it, send it a message, hear what it says, stop it. No actor and no policy.
 
-What the process does reaches its owner as calls of `on_message` and, exactly once and last, `on_exit`; both are made in
-a greenlet of the handle and must not block for long.
+What the process does reaches its owner as calls of `on_message`, made in the hub, and, exactly once and last, of
+`on_exit`, made in a greenlet of the handle. Neither may block.
 
 A process is the leader of its own session, so one signal reaches everything it started that has not left the session
 on purpose. What is left of the session when the process ends is killed. When the daemon itself is killed by SIGKILL,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from actors.workers import child
 from actors.workers.child import HEADER_BYTES, FromChild
 from actors.workers.memory import OUT_OF_MEMORY_KILLS, resident_bytes
 from actors.workers.output import Lines
+from actors.workers.page import Page
 from actors.workers.spawn import Spawned
 from config.secret import redact
 from runtime import clock
@@ -36,9 +38,13 @@ RAY_BRIDGE_PROGRAM = CHILD_PROGRAM.with_name("ray_bridge.py")
 #: no folder of ours and none of the user's account on sys.path; the Python stack of a segmentation fault on stderr
 OPTIONS = ("-P", "-s", "-X", "faulthandler")
 CHILD_SOCKET = 3
+CHILD_PAGE = 4
 ALWAYS_INHERITED = ("PATH", "HOME", "LANG")
-#: after so many received bytes the reader lets others run, whether or not more is there
+#: so much is read in one turn of the hub; a message that is larger has a buffer of its own, and larger turns
+READ_BYTES = 1 << 15
 READ_SLICE_BYTES = 1 << 20
+#: a process that has ended left no more than its socket's buffer holds
+MAX_LEFTOVER_READS = 1000
 SOCKET_BYTES = 1 << 20
 PIPE_CHUNK_BYTES = 1 << 16
 #: how long after the end of the process its pipes are read on, when something it detached still holds them
@@ -119,7 +125,8 @@ class WorkerProcess:
 
     `on_message` gets each message, `on_exit` the end, after the last message. `on_line` gets ("stdout" | "stderr",
     line) of what the child prints, bounded as `output.Lines` says. A program that says other things
-    than a worker brings the `decoder` of its messages.
+    than a worker brings the `decoder` of its messages. While `on_message` runs, `unheard` is how many messages of the
+    same read are still to come.
     """
 
     def __init__(
@@ -132,25 +139,35 @@ class WorkerProcess:
         on_line: Callable[[str, str], object],
         decoder: msgspec.msgpack.Decoder[Any] = _FROM_CHILD,
     ) -> None:
-        self._max_message = max_message
-        self._decoder = decoder
+        # The child keeps to the limit by itself; the margin is for the few bytes around a value.
+        self._max_frame = max_message + 1024
+        self._decode = decoder.decode
         self._on_message = on_message
         self._on_exit = on_exit
         self._violation: str | None = None
         self._ended = Event()
-        self._writer: gevent.Greenlet[..., object] | None = None
-        self._drained = Event()
         self._unasked_eof: clock.Timer | None = None
+        self._unsent: deque[memoryview | bytes | bytearray] = deque()
+        self._rest = b""
+        self._large: bytearray | None = None
+        self._large_got = 0
+        self.unheard = 0
         self.started_at = clock.now()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # a megabyte then travels in one or two turns of the hub instead of six
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
         pipes = {name: os.pipe() for name in ("stdout", "stderr")}
+        self.page = Page()
         try:
             self._spawned = Spawned(
                 [command.python, *OPTIONS, str(command.program), str(CHILD_SOCKET), str(os.getpid())],
                 command.environment,
-                {1: pipes["stdout"][1], 2: pipes["stderr"][1], CHILD_SOCKET: theirs.fileno()},
+                {
+                    1: pipes["stdout"][1],
+                    2: pipes["stderr"][1],
+                    CHILD_SOCKET: theirs.fileno(),
+                    CHILD_PAGE: self.page.fd,
+                },
                 lambda: gevent.spawn(self._finish),
             )
         except BaseException:
@@ -160,36 +177,51 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
+            self.page.close_fd()
             for _, write_end in pipes.values():
                 os.close(write_end)
         self.pid = self._spawned.pid
         self._socket = ours
-        self._reader = gevent.spawn(self._read_messages)
+        self._fd = ours.fileno()
+        loop = get_hub().loop
+        self._readable: Any = loop.io(self._fd, 1)
+        self._writable: Any = loop.io(self._fd, 2)
+        self._readable.start(self._read)
         self._lines = {name: Lines(partial(on_line, name), redact) for name in pipes}
         self._outputs = [gevent.spawn(read_pipe, read_end, self._lines[name]) for name, (read_end, _) in pipes.items()]
 
     # -- what the owner does ------------------------------------------------------------------------------------------
 
-    def send(self, frame: bytearray) -> None:
+    def send(self, frame: bytes | bytearray) -> None:
         """Send one frame; what the socket does not take at once is sent behind the caller's back. Never switches."""
-        if self._writer is not None and not self._writer.dead:
-            raise RuntimeError(f"process {self.pid} is still being sent a message, wait for its answer")
-        sent = 0
+        if self._unsent:
+            self._unsent.append(frame)
+            return
         try:
-            # Not the socket's own send, which would wait.
-            sent = os.write(self._socket.fileno(), frame)
+            sent = os.write(self._fd, frame)
         except BlockingIOError:
-            pass
+            sent = 0
         except OSError:
             return  # it is ending; on_exit tells
         if sent < len(frame):
-            self._writer = gevent.spawn(self._send_rest, memoryview(frame)[sent:])
+            self._unsent.append(memoryview(frame)[sent:])
+            self._writable.start(self._send_rest)
 
-    def _send_rest(self, rest: memoryview) -> None:
+    def _send_rest(self) -> None:
+        unsent = self._unsent
         try:
-            self._socket.sendall(rest)
+            while unsent:
+                frame = unsent[0]
+                sent = os.write(self._fd, frame)
+                if sent < len(frame):
+                    unsent[0] = memoryview(frame)[sent:]
+                    return
+                unsent.popleft()
+        except BlockingIOError:
+            return
         except OSError:
-            pass  # it is ending; on_exit tells
+            unsent.clear()  # it is ending; on_exit tells
+        self._writable.stop()
 
     def close(self) -> None:
         """Close the socket, which an idle process takes as the request to end in its own time. Never switches."""
@@ -228,56 +260,107 @@ class WorkerProcess:
 
     # -- what the process does ----------------------------------------------------------------------------------------
 
-    def _read_messages(self) -> None:
-        try:
-            self._read_frames()
-        except OSError:
-            pass
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            self.break_off(f"broke the protocol ({type(error).__name__}), something in it writes to its socket")
-        finally:
-            self._drained.set()
-        if self.is_alive:
-            self._unasked_eof = clock.after(EOF_GRACE_S, self.break_off, "closed its socket and lived on")
+    def read_now(self) -> None:
+        """Pass on all that the process has said so far. Never switches."""
+        reads = 0
+        while self._readable.active and reads < MAX_LEFTOVER_READS and self._read():
+            reads += 1
 
-    def _read_frames(self) -> None:
-        while True:
-            header = self._exactly(HEADER_BYTES)
-            if header is None:
-                return
-            size = int.from_bytes(header, "big")
-            # The child keeps to the limit by itself; the margin is for the few bytes around a value.
-            if size > self._max_message + 1024:
-                raise ValueError("the length of a frame is over the limit")
-            payload = self._exactly(size)
-            if payload is None:
-                return
-            message = self._decoder.decode(payload)
-            del payload
+    def _read(self) -> bool:
+        """Read once and pass on the messages that are whole; False when there is no more for now."""
+        if self._large is not None:
+            return self._read_large(self._large)
+        try:
+            chunk = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self._read_end()
+            return False
+        if self._rest:
+            chunk = self._rest + chunk
+        self._take(chunk)
+        return True
+
+    def _take(self, chunk: bytes) -> None:
+        at, end, decode = 0, len(chunk), self._decode
+        messages: list[Any] = []
+        broken: Exception | None = None
+        try:
+            while end - at >= HEADER_BYTES:
+                begin = at + HEADER_BYTES
+                size = int.from_bytes(chunk[at:begin], "big")
+                if size > self._max_frame:
+                    raise ValueError("the length of a frame is over the limit")
+                if begin + size > end:
+                    if size > READ_BYTES:
+                        self._large = bytearray(size)
+                        self._large_got = end - begin
+                        self._large[: end - begin] = chunk[begin:]
+                        at = end
+                    break
+                at = begin + size
+                messages.append(decode(chunk[begin:at]))
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            broken = error
+        self._rest = chunk[at:]
+        self._pass_on(messages)
+        if broken is not None:
+            self._break_protocol(broken)
+
+    def _read_large(self, message: bytearray) -> bool:
+        view, got = memoryview(message), self._large_got
+        try:
+            count = os.readv(self._fd, [view[got : got + READ_SLICE_BYTES]])
+        except BlockingIOError:
+            return False
+        except OSError:
+            count = 0
+        if count == 0:
+            self._read_end()
+            return False
+        self._large_got = got + count
+        if self._large_got == len(message):
+            self._large = None
+            try:
+                decoded = self._decode(message)
+            except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+                self._break_protocol(error)
+            else:
+                del view, message
+                self._pass_on([decoded])
+        return True
+
+    def _pass_on(self, messages: list[Any]) -> None:
+        self.unheard = len(messages)
+        for message in messages:
+            self.unheard -= 1
             self._on_message(message)
 
-    def _exactly(self, size: int) -> bytearray | None:
-        buffer = bytearray(size)
-        view, got, unyielded = memoryview(buffer), 0, 0
-        while got < size:
-            count = self._socket.recv_into(view[got : got + READ_SLICE_BYTES])
-            if count == 0:
-                return None
-            got += count
-            unyielded += count
-            if unyielded >= READ_SLICE_BYTES:
-                unyielded = 0
-                gevent.sleep(0)
-        return buffer
+    def _break_protocol(self, error: Exception) -> None:
+        self._readable.stop()
+        self.break_off(f"broke the protocol ({type(error).__name__}), something in it writes to its socket")
+
+    def _read_end(self) -> None:
+        self._readable.stop()
+        if self.is_alive:
+            self._unasked_eof = clock.after(EOF_GRACE_S, self.break_off, "closed its socket and lived on")
 
     def _finish(self) -> None:
         # What it wrote before it ended is in the socket and in the pipes already; only something that left its session
         # can keep them open.
-        leftovers: list[Any] = [self._drained, *self._outputs]
-        gevent.wait(leftovers, timeout=LEFTOVER_S)
-        gevent.killall([*self._outputs, self._reader, *filter(None, [self._writer])])
+        self.read_now()
+        gevent.wait(list(self._outputs), timeout=LEFTOVER_S)
+        gevent.killall(self._outputs)
         if self._unasked_eof is not None:
             self._unasked_eof.cancel()
+        for watcher in (self._readable, self._writable):
+            watcher.stop()
+            watcher.close()
+        self._unsent.clear()
+        self._fd = -1  # the number may soon belong to somebody else
         self._socket.close()
         self._ended.set()
         code = self._spawned.code

@@ -1,36 +1,34 @@
-"""The actor that owns one child process: it hands it one job at a time and ends it when it must be ended.
+"""The actor that owns one child process: it starts it, watches it, and ends it when it must be ended.
 
-Decisions. The actor never waits: what the process says, its end, the caller's giving up and the checks of its memory
-are messages. So it can always be stopped, and its state is always readable.
+Decisions. The actor never waits: the end of the process, the checks of its memory and what readers of a stream want are
+messages. So it can always be stopped, and its state is always readable. Calls and answers are no messages: they pass
+over the actor's desk, in the hub, as long as nothing about the process has to be decided.
 
 A process that ends by itself is a crash of its actor, which the supervisor heals. A process that the actor ends (a
 deadline, a cancel, recycling) is a routine event: the actor replaces it in place. That costs no restart intensity,
 keeps the actor's name and counters, and cannot race with a supervisor that is itself restarting or stopping the pool,
 as terminate_child would.
 
-Whatever ends the actor, the monitor's callback kills the process and answers the job in hand.
+Whatever ends the actor, the monitor's callback kills the process, answers the call in hand, and gives those that were
+sent ahead and have not begun back to the line.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from actors.resilience.circuit import Outcome
 from actors.workers import child
 from actors.workers.admission import settle
+from actors.workers.desk import Desk
 from actors.workers.job import (
     KILLS,
-    RAN,
     RECYCLES,
     RESIDENT,
-    WORKERS,
-    Abandoned,
     Announce,
     Job,
-    Run,
     Settings,
     State,
     Unread,
@@ -38,19 +36,10 @@ from actors.workers.job import (
     Wanted,
     WorkerState,
 )
+from actors.workers.line import SHORT_S, ended_before
 from actors.workers.process import Exit, WorkerProcess, encode
-from actors.workers.streaming import shown
 from config.secret import redact
-from regrow.protocol.errors import (
-    ActorDown,
-    Cancelled,
-    ExecutionError,
-    Forbidden,
-    InvalidArguments,
-    NotFound,
-    RegrowError,
-    TooLarge,
-)
+from regrow.protocol.errors import ActorDown, Cancelled
 from runtime import clock, events, telemetry
 from runtime.actor import Actor
 from runtime.names import whereis
@@ -58,16 +47,11 @@ from runtime.reasons import Crashed
 from runtime.signals import Down, monitor
 
 CHECK_S = 0.5
+#: a short call of a process that is over its memory may end first
+SHORT_CHECK_S = 0.05
 AGE_VARIANCE = 0.1
 #: after SIGKILL a process is gone within milliseconds, unless it hangs in the kernel
 REAP_S = 2.0
-
-_DECLINED: dict[str, type[RegrowError]] = {
-    "not_found": NotFound,
-    "forbidden": Forbidden,
-    "invalid_arguments": InvalidArguments,
-    "too_large": TooLarge,
-}
 
 
 class WorkerDied(Exception):
@@ -79,19 +63,18 @@ class WorkerCannotStart(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """The process of this generation sent a message."""
-
-    generation: int
-    message: child.FromChild
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """The process of this generation ended."""
 
     generation: int
     exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What the desk did for the actor raised an exception."""
+
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,23 +112,15 @@ class Worker(Actor):
         super().__init__()
         self.settings = settings
         self._name = settings.worker_name(index)
+        self._is_extra = index > settings.workers
+        self._desk = Desk(settings, self, is_extra=self._is_extra)
         self._generation = 0
         self._process: WorkerProcess | None = None
         self._exit: Exit | None = None
-        self._state: State | None = None
-        self._job: Job | None = None  # what the process works on
-        self._next: deque[Job] = deque()  # given by a front that did not know yet that the process is being replaced
-        self._received = 0
-        self._job_began_at = 0.0
         self._problem: str | None = None
         self._shot = False  # the problem is a signal that we did not send
-        self._calls = 0
-        self._calls_in_all = 0
         self._rss = 0
-        self._is_extra = index > settings.workers
-        self._idle_since = 0.0
         self._goes_off = False  # the process is being ended because it is not needed
-        self._progress: dict[str, Any] | None = None
         self._lifetime_s = float("inf")
         self._stopping = False
         self._timers: dict[str, clock.Timer] = {}
@@ -158,20 +133,10 @@ class Worker(Actor):
         else:
             self._spawn()
         self._set_timer("check", CHECK_S, Check())
+        self._tell_front()
 
     def on_receive(self, message: object) -> None:
         match message:
-            case Said(generation, said) if generation == self._generation:
-                self._hear(said)
-            case Run(job):
-                self._received += 1
-                self._next.append(job)
-                if self._state == "idle":
-                    self._be_idle()
-                elif self._state == "off":
-                    self._spawn()
-            case Abandoned(job) if job is self._job:
-                self._kill_call("cancelled" if isinstance(job.promise.error, Cancelled) else "deadline")
             case Wanted() | Unread() | CloseOverdue():
                 self._serve_reader(message)
             case Check():
@@ -182,25 +147,62 @@ class Worker(Actor):
                 self._kill_now()
             case StartOverdue(generation) if generation == self._generation:
                 self._give_up_start()
-            case Announce() | Wake():
-                self._meet_front(is_needed=isinstance(message, Wake))
-            case Said() | Abandoned() | Ended() | KillNow() | StartOverdue():
-                pass  # of a process or a job that is no longer ours
+            case Announce():
+                self._meet_front()
+            case Wake():
+                if self._state == "off":
+                    self._spawn()
+            case Failed(error):
+                raise error
+            case Ended() | KillNow() | StartOverdue():
+                pass  # of a process that is no longer ours
             case _:
                 super().on_receive(message)
 
+    @property
+    def _state(self) -> State | None:
+        return self._desk.state
+
     def _serve_reader(self, message: Wanted | Unread | CloseOverdue) -> None:
-        job, process = message.job, self._process
-        if job is not self._job or process is None:
+        job, desk = message.job, self._desk
+        if job is not desk.in_hand():
             return  # its stream is over
         if isinstance(message, Wanted):
-            process.send(encode(child.Pull(job.id, message.most)))
+            desk.send(encode(child.Pull(job.id, message.most)))
         elif isinstance(message, Unread):
-            process.send(encode(child.Close(job.id)))
+            desk.send(encode(child.Close(job.id)))
             self._set_timer("close", self.settings.kill_grace_s, CloseOverdue(job))
         else:
             job.promise.reject(Cancelled("the stream was closed by its reader", started="yes"))
             self._kill_call("cancelled")
+
+    # -- what the desk asks for ---------------------------------------------------------------------------------------
+
+    def process_said(self, said: child.Ready | child.SetupFailed) -> None:
+        """Hear how the start went. Never switches."""
+        if isinstance(said, child.SetupFailed):
+            self._problem = redact(f"{said.doing} raised {said.error}: {said.message}")
+        elif self._state == "starting":
+            self._cancel_timer("start")
+            self._shot = False
+            self._tell_front()
+            self._desk.be_idle()
+
+    def call_given_up(self, job: Job) -> None:
+        """End the process, which is at work on a call whose caller gave up. Never switches."""
+        self._kill_call("cancelled" if isinstance(job.promise.error, Cancelled) else "deadline")
+
+    def replace(self, reason: str) -> None:
+        """Replace the process, which has nothing to do. Never switches."""
+        self._recycle(reason)
+
+    def wake(self) -> None:
+        """Start a process where there is none. Never switches."""
+        self.ref.post(Wake())
+
+    def failed(self, error: BaseException) -> None:
+        """Crash with an error of the desk. Never switches."""
+        self._post(Failed(error))
 
     # -- the process --------------------------------------------------------------------------------------------------
 
@@ -209,50 +211,29 @@ class Worker(Actor):
         self._generation += 1
         generation, post = self._generation, self._post
         self._process = self._exit = self._problem = None
-        self._process = WorkerProcess(
+        process = self._process = WorkerProcess(
             settings.command,
             max_message=settings.max_message,
-            on_message=lambda message: post(Said(generation, message)),
+            on_message=self._desk.hear,
             on_exit=lambda exit: post(Ended(generation, exit)),
             on_line=self._print,
         )
-        self._process.send(encode(settings.setup))
-        self._calls = 0
+        self._desk.begin_with(process, encode(settings.setup))
         self._goes_off = False
         if settings.max_age_s is not None:
             # Workers that were started together must not all be replaced at once.
             self._lifetime_s = settings.max_age_s * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
         self._set_timer("start", settings.start_timeout_s, StartOverdue(generation))
         self._become("starting")
-        events.publish("worker.started", actor=self._name, pid=self._process.pid)
-
-    def _hear(self, said: child.FromChild) -> None:
-        if isinstance(said, child.Ready):
-            if self._state == "starting":
-                self._cancel_timer("start")
-                self._be_idle()
-        elif isinstance(said, child.SetupFailed):
-            self._problem = redact(f"{said.doing} raised {said.error}: {said.message}")
-        elif isinstance(said, child.Progress):
-            # Any thread of the process may report, so a report may come late.
-            if self._job is not None and said.id == self._job.id:
-                self._note_progress(self._job, said)
-        elif self._state == "busy" and self._job is not None and said.id == self._job.id:
-            if isinstance(said, child.Streaming | child.Items):
-                self._go_on(self._job, said)
-            else:
-                self._finish(self._job, said)
-        elif self._state == "busy" and self._process is not None:
-            self._process.break_off("answered a call that it was not given, something in it writes to its socket")
+        events.publish("worker.started", actor=self._name, pid=process.pid)
 
     def _process_ended(self, exit: Exit) -> None:
         self._exit = exit
         self._cancel_timer("start")
         self._cancel_timer("kill")
         if self._state == "ending":
-            # Whoever was given to it meanwhile is served by a new process.
-            if self._goes_off and not self._next:
-                self._process = None
+            if self._goes_off:
+                self._process = self._desk.process = None
                 self._measure(0)
                 self._become("off")
             else:
@@ -264,7 +245,8 @@ class Worker(Actor):
             self._problem = problem
             self._tell_front()
             raise WorkerCannotStart(f"{self._name} cannot start: {problem}")
-        doing = f" while it worked on {self._job.function}" if self._state == "busy" and self._job is not None else ""
+        job = self._desk.at_work()
+        doing = "" if job is None else f" while it worked on {job.function}"
         raise WorkerDied(f"process {exit.pid} of {self._name} {exit}{doing}{_last_words(exit)}")
 
     def _kill_now(self) -> None:
@@ -294,124 +276,70 @@ class Worker(Actor):
             self._set_timer("kill", grace_s, KillNow(self._generation))
 
     def _kill_call(self, reason: str) -> None:
-        if self._job is not None:
-            settle(self.settings.breaker, self._job, self._outcome_of_kill(reason))
-            self._tell_end(self._job)
-        self._job = None
-        self._progress = None
+        ran_s = clock.now() - self._desk.began_at
+        job = self._desk.drop()
+        if job is not None:
+            settle(self.settings.breaker, job, self._outcome_of_kill(reason, ran_s))
+            self._tell_end(job, ran_s)
         self._cancel_timer("close")
         KILLS.inc(self.settings.pool, reason)
         events.publish("worker.killed", actor=self._name, reason=reason)
         self._end_process(at_once=reason == "memory")
+        self._desk.hand_on()
 
-    def _outcome_of_kill(self, reason: str) -> Outcome:
-        if reason == "deadline" and clock.now() - self._job_began_at < self.settings.patience_s:
+    def _outcome_of_kill(self, reason: str, ran_s: float) -> Outcome:
+        if reason == "deadline" and ran_s < self.settings.patience_s:
             return "unknown"  # a caller with a tiny deadline must not open the circuit for everybody
         return "unknown" if reason == "cancelled" else "failed"
 
     def _recycle(self, reason: str) -> None:
         RECYCLES.inc(self.settings.pool, reason)
-        events.publish("worker.recycled", actor=self._name, reason=reason, calls=self._calls)
+        events.publish("worker.recycled", actor=self._name, reason=reason, calls=self._desk.calls)
         self._end_process()
 
-    # -- the job ------------------------------------------------------------------------------------------------------
-
-    def _begin(self, job: Job) -> None:
-        process = self._process
-        assert process is not None
-        self._job = job
-        job.started = job.promise.started = True
-        job.promise.on_abandon = lambda: self.ref.post(Abandoned(job))
-        if job.stream is not None:
-            job.stream.begun(self.ref)
-        self._progress = None
-        self._job_began_at = clock.now()
-        telemetry.began(self.settings.pool, job.function)
-        self._become("busy")
-        process.send(job.frame)
-        job.frame = bytearray()  # it may be megabytes, and a call that has begun is never sent again
-
-    def _note_progress(self, job: Job, report: child.Progress) -> None:
-        self._progress = shown(report)
-        if report.note:
-            self._progress["note"] = redact(report.note)
-        if job.stream is not None:
-            job.stream.reported(report)
-
-    def _go_on(self, job: Job, said: child.Streaming | child.Items) -> None:
-        stream = job.stream
-        if stream is None:
-            if self._process is not None:
-                self._process.break_off("streams though it was not asked to, something in it writes to its socket")
-        elif isinstance(said, child.Streaming):
-            stream.streaming()
-        else:
-            stream.add(said.values, done=said.done)
-            if said.done:
-                self._finish(job, child.Returned(job.id, None))
-
-    def _finish(self, job: Job, said: child.Answer) -> None:
-        settings = self.settings
-        self._cancel_timer("close")
-        self._progress = None
-        RAN.observe(clock.now() - self._job_began_at, settings.pool)
-        # The circuit is about processes: a function that raises, or refuses its arguments, has run as it should.
-        settle(settings.breaker, job, "ok")
-        self._job = None
-        self._calls += 1
-        self._calls_in_all += 1
-        out_of_memory = False
-        if isinstance(said, child.Returned):
-            job.promise.resolve(said.value)
-        elif isinstance(said, child.Raised):
-            job.promise.reject(self._execution_error(job, said.error, said.message, said.traceback))
-            out_of_memory = said.error == "MemoryError"
-        else:
-            job.promise.reject(
-                _DECLINED[said.code](redact(said.message), started="yes" if said.started else "no", actor=settings.pool)
-            )
-        self._tell_end(job)
-        self._state_after_call(out_of_memory)
-
-    def _tell_end(self, job: Job) -> None:
-        telemetry.ended(self.settings.pool, job.function, clock.now() - self._job_began_at, job.promise.error)
-
-    def _state_after_call(self, out_of_memory: bool) -> None:
-        settings = self.settings
-        self._become("idle")
-        if out_of_memory:
-            # What filled its address space may stay for ever; each later call would fail for a fault of this one.
-            self._recycle("memory")
-        elif settings.max_calls is not None and self._calls >= settings.max_calls:
-            self._recycle("max_calls")
-        else:
-            self._be_idle()
-
-    def _execution_error(self, job: Job, kind: str, message: str, traceback: str) -> ExecutionError:
-        details = {"function": job.function, "type": kind, "message": redact(message), "traceback": redact(traceback)}
-        text = f"{job.function} raised {kind}: {message}" if message else f"{job.function} raised {kind}"
-        return ExecutionError(redact(text), actor=self.settings.pool, details=details)
+    def _tell_end(self, job: Job, ran_s: float) -> None:
+        telemetry.ended(self.settings.pool, job.function, ran_s, job.promise.error)
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
         self._set_timer("check", CHECK_S, Check())
-        process, settings = self._process, self.settings
+        process, desk, settings = self._process, self._desk, self.settings
         if process is None or self._state == "ending":
             return
         self._measure(process.rss_bytes() or 0)
+        now = clock.now()
         if settings.max_memory is not None and self._rss > settings.max_memory:
-            if self._state == "busy" and self._job is not None:
-                message = f"the process used {self._rss} bytes, the limit is {settings.max_memory} bytes"
-                self._job.promise.reject(self._execution_error(self._job, "MemoryError", message, ""))
-                self._kill_call("memory")
-            elif self._state == "idle":
-                self._recycle("memory")
-        elif self._state == "idle" and clock.now() - process.started_at > self._lifetime_s:
-            self._recycle("max_age")
-        elif self._is_extra and self._state == "idle" and clock.now() - self._idle_since > settings.scale_down_after_s:
+            self._end_for_memory(settings.max_memory)
+        elif now - process.started_at > self._lifetime_s:
+            self._leave("max_age")
+        elif self._is_extra and self._state == "idle" and now - desk.idle_since > settings.scale_down_after_s:
             self._goes_off = True
             self._recycle("not_needed")
+        elif self._state == "idle" and not desk.is_listed and desk.line is not None:
+            desk.line.is_free(desk)  # it was suspended when its turn came
+
+    def _leave(self, reason: str) -> None:
+        if self._state == "idle":
+            self._recycle(reason)
+        elif self._state == "busy" and self._desk.leaving is None:
+            self._desk.stop_taking(reason)
+            self._desk.hand_on()
+
+    def _end_for_memory(self, limit: int) -> None:
+        desk = self._desk
+        if self._state == "busy" and desk.leaving is None and desk.jobs[0].expected_s <= SHORT_S:
+            # Many calls have come and gone since it was measured last: most likely it is none of those at work now.
+            self._leave("memory")
+            self._set_timer("check", SHORT_CHECK_S, Check())
+        elif self._state == "busy":
+            job = desk.settle_down()
+            if job is not None:
+                message = f"the process used {self._rss} bytes, the limit is {limit} bytes"
+                job.promise.reject(desk.execution_error(job, "MemoryError", message, ""))
+                self._kill_call("memory")
+        elif self._state == "idle":
+            self._recycle("memory")
 
     def _measure(self, rss: int) -> None:
         RESIDENT.add(rss - self._rss, self.settings.pool)
@@ -422,53 +350,37 @@ class Worker(Actor):
 
     def status(self) -> dict[str, Any]:
         """Return what operators see. Never switches."""
-        process, job = self._process, self._job
+        process, desk = self._process, self._desk
+        job = desk.in_hand()
         return {
             "state": self._state,
             "pid": process.pid if process is not None else None,
-            "calls": self._calls_in_all,
+            "calls": desk.calls_in_all,
             "rss_bytes": self._rss,
             "age_s": round(clock.now() - process.started_at, 1) if process is not None else None,
             "function": job.function if job is not None else None,
-            "progress": self._progress,
+            "progress": desk.progress,
             "problem": self._problem,
         }
 
     # -- telling ------------------------------------------------------------------------------------------------------
 
-    def _be_idle(self) -> None:
-        self._become("idle")
-        while self._next:
-            job = self._next.popleft()
-            if not job.promise.done:
-                self._begin(job)
-                return
-            settle(self.settings.breaker, job, "unknown")
-        self._idle_since = clock.now()
-        self._tell_front()
-
     def _become(self, state: State) -> None:
-        pool = self.settings.pool
-        if self._state is not None:
-            WORKERS.add(-1, pool, self._state)
-        WORKERS.add(1, pool, state)
-        self._state = state
-        if state in ("off", "starting", "ending"):
-            self._tell_front()
+        self._desk.become(state)
 
-    def _meet_front(self, *, is_needed: bool) -> None:
-        if is_needed and self._state == "off":
-            self._spawn()
-            return
+    def _meet_front(self) -> None:
         # The end of the last front answered its callers; nobody waits for what they had asked for.
-        if self._job is not None and self._job.is_unwanted and self._state == "busy":
-            self._kill_call("cancelled")
+        desk = self._desk
+        if desk.line is None and self._state == "busy":
+            job = desk.settle_down()
+            if job is not None and job.is_unwanted:
+                self._kill_call("cancelled")
         self._tell_front()
 
     def _tell_front(self) -> None:
         front = whereis(self.settings.pool)
-        if front is not None and self._state is not None:
-            front.post(WorkerState(self._name, self.ref, self._state, self._received, self._problem, self._shot))
+        if front is not None:
+            front.post(WorkerState(self._name, self._desk, self._problem, self._shot))
 
     def _set_timer(self, name: str, delay_s: float, message: object) -> None:
         self._cancel_timer(name)
@@ -507,18 +419,30 @@ class Worker(Actor):
     def _after_end(self, down: Down) -> None:
         """Leave nothing behind, whatever ended the actor; runs in the hub."""
         self._cancel_timers()
-        if self._state is not None:
-            WORKERS.add(-1, self.settings.pool, self._state)
-            self._state = None
         self._measure(0)
-        process, job = self._process, self._job
-        if process is not None:
-            process.kill()
-        if job is not None and job.started:
-            settle(self.settings.breaker, job, "failed" if isinstance(down.reason, Crashed) else "unknown")
-        if job is not None and job.started and not job.promise.done:
-            job.promise.reject(self._actor_down(job, down))
-            self._tell_end(job)
+        desk = self._desk
+        line, ran_s = desk.line, clock.now() - desk.began_at
+        if line is not None:
+            line.lose(self._name, desk)
+        if self._process is not None:
+            self._process.kill()
+        begun, back = desk.close()
+        outcome: Outcome = "failed" if isinstance(down.reason, Crashed) else "unknown"
+        for job in begun:
+            settle(self.settings.breaker, job, outcome)
+            job.line = None
+            if not job.promise.done:
+                job.promise.reject(self._actor_down(job, down))
+                self._tell_end(job, ran_s)
+        if line is None:
+            for job in back:
+                settle(self.settings.breaker, job, "unknown")
+                job.promise.reject(ended_before(self.settings.pool))
+            return
+        line.put_back(back)
+        if begun and isinstance(down.reason, Crashed) and isinstance(down.reason.exception, WorkerDied):
+            line.blame(begun[0].function)
+        line.hand_out()
 
     def _actor_down(self, job: Job, down: Down) -> ActorDown:
         reason = down.reason

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actors.workers import child
+from actors.workers.process import Exit
 from tests.actors.workers.conftest import MAX_MESSAGE, Conversation
 
 
@@ -230,8 +231,12 @@ def test_a_failing_init_function_is_told(converse: Any, monkeypatch: pytest.Monk
     assert (said.doing, said.message) == ("init function slow_module:init_that_fails", "no model here")
 
 
-def test_more_memory_than_the_address_space_is_a_memory_error(conversation: Conversation) -> None:
+def test_more_memory_than_the_address_space_is_a_memory_error_and_the_last_answer(conversation: Conversation) -> None:
     said = conversation.call("faulty:hog", 2048)
     assert isinstance(said, child.Raised)
     assert said.error == "MemoryError"
-    assert conversation.result("faulty:add", 1, 1) == 2
+    conversation.send("faulty:add", 1, 1)
+    conversation.process.close()
+    ended = conversation.next()
+    assert isinstance(ended, Exit)
+    assert ended.code == 0

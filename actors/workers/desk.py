@@ -1,0 +1,433 @@
+"""What one worker's process has been given and what it says to it: the part of a worker that works without messages.
+
+The line gives a call, which goes straight to the process; the answer comes from the process in the hub and goes
+straight to the caller. In between, calls that were sent ahead stand behind the one in hand. Everything here runs to its
+end without a switch, so the line, the worker and the process's messages never meet it half done. Decisions about the
+process itself (start, kill, replace) belong to the worker.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.workers import child
+from actors.workers.admission import settle
+from actors.workers.child import Declined, Items, Progress, Raised, Returned, Streaming
+from actors.workers.job import RAN, STATES, WAITED, WORKERS, Job, Settings, State
+from actors.workers.line import AHEAD_BYTES, AHEAD_CALLS, AHEAD_S, SHORT_S, ended_before
+from actors.workers.process import CHILD_PROGRAM, WorkerProcess
+from actors.workers.streaming import shown
+from config.secret import redact
+from regrow.protocol.errors import (
+    ExecutionError,
+    Forbidden,
+    InvalidArguments,
+    NotFound,
+    RegrowError,
+    TooLarge,
+)
+from runtime import clock, telemetry
+from runtime.scheduler import ALIVE, hub
+
+if TYPE_CHECKING:
+    from actors.workers.line import Line
+    from actors.workers.page import Page
+    from runtime.ref import Ref
+
+_EMPTY = bytearray()
+_DECLINED: dict[str, type[RegrowError]] = {
+    "not_found": NotFound,
+    "forbidden": Forbidden,
+    "invalid_arguments": InvalidArguments,
+    "too_large": TooLarge,
+}
+
+
+class Owner(Protocol):
+    """What a desk asks of its worker; none of it switches."""
+
+    @property
+    def ref(self) -> Ref: ...
+
+    def process_said(self, said: child.Ready | child.SetupFailed) -> None: ...
+
+    def call_given_up(self, job: Job) -> None: ...
+
+    def replace(self, reason: str) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Desk:
+    """The desk of one incarnation of a worker; it outlives its processes. Nothing in it switches greenlets."""
+
+    def __init__(self, settings: Settings, owner: Owner, *, is_extra: bool) -> None:
+        self.settings = settings
+        self.is_extra = is_extra
+        self.line: Line | None = None
+        self.is_listed = False  # the line's own note
+        self.state: State | None = None
+        self.process: WorkerProcess | None = None
+        self.jobs: deque[Job] = deque()  # given to the process and not answered, in order; the first is in hand
+        self.began_at = 0.0
+        self.calls = 0
+        self.calls_in_all = 0
+        self.idle_since = 0.0
+        self.progress: dict[str, Any] | None = None
+        self.leaving: str | None = None  # why the process is replaced as soon as it has nothing to do
+        self._owner = owner
+        self._page: Page | None = None
+        self._sent = 0  # messages to this process
+        self._outbox: list[bytearray] = []
+        self._takes_ahead = False
+        self._holds = False
+        self._ahead_s = 0.0
+        self._ahead_bytes = 0
+        self._max_calls = float("inf") if settings.max_calls is None else settings.max_calls
+        self._busy_ns = 0
+        self._ran_s: float | None = None  # of each call that is answered in the same read
+        self._waited = WAITED.cell(settings.pool)
+        self._ran = RAN.cell(settings.pool)
+        self._by_state = {state: WORKERS.cell(settings.pool, state) for state in STATES}
+
+    def wake(self) -> None:
+        """Have a process started where there is none."""
+        self._owner.wake()
+
+    def become(self, state: State | None) -> None:
+        """Be in another state, and counted there."""
+        if self.state is not None:
+            self._by_state[self.state].value -= 1
+        if state is not None:
+            self._by_state[state].value += 1
+        self.state = state
+
+    # -- the process
+
+    def begin_with(self, process: WorkerProcess, setup: bytearray) -> None:
+        """Serve with a fresh process, and send it its setup."""
+        self.process = process
+        self._page = process.page if self.settings.command.program == CHILD_PROGRAM else None
+        self._sent = self.calls = self._busy_ns = 0
+        self._takes_ahead = False
+        self.leaving = None
+        self.send(setup)
+
+    def send(self, frame: bytearray) -> None:
+        """Send a message to the process."""
+        if self.process is not None:
+            self._sent += 1
+            self.process.send(frame)
+
+    def be_idle(self) -> None:
+        """Be ready for calls."""
+        self.become("idle")
+        self.idle_since = clock.now()
+        if self.line is not None:
+            self.line.is_free(self)
+
+    def stop_taking(self, reason: str) -> None:
+        """Have the process replaced once the call in hand is over; those behind it go back."""
+        self.leaving = reason
+        self._takes_ahead = False
+        self._return(self.take_back())
+
+    # -- calls
+
+    def can_begin(self) -> bool:
+        """Tell whether a call would begin at once."""
+        process = self.process
+        return self.state == "idle" and process is not None and process.is_alive and self._owner.ref.state == ALIVE
+
+    def has_room(self, job: Job) -> bool:
+        """Tell whether this short call may be sent ahead."""
+        return (
+            self._takes_ahead
+            and len(self.jobs) <= AHEAD_CALLS
+            and self._ahead_s + job.expected_s <= AHEAD_S
+            and self._ahead_bytes + job.size <= AHEAD_BYTES
+            and self.calls + len(self.jobs) < self._max_calls
+        )
+
+    def give(self, job: Job) -> None:
+        """Take a call, to be sent by `flush`."""
+        self._sent += 1
+        job.number = self._sent
+        job.desk = self
+        # Of one that was sent ahead nobody knows for a moment whether it has begun.
+        job.promise.started = True
+        self._outbox.append(job.frame)
+        self.jobs.append(job)
+        self._ahead_s += job.expected_s
+        self._ahead_bytes += job.size
+        if len(self.jobs) == 1:
+            self.become("busy")
+            self._begin(job, clock.now())
+        elif self.line is not None:
+            self.line.look_soon()
+
+    def flush(self) -> None:
+        """Send what was given."""
+        outbox = self._outbox
+        if outbox and self.process is not None:
+            self.process.send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
+        outbox.clear()
+
+    def _begin(self, job: Job, now: float) -> None:
+        self.began_at = now
+        if job.line is not None:
+            job.line.begun(job)
+        if not job.is_told:
+            job.is_told = True
+            self._waited.observe(now - job.queued_at)
+            telemetry.began(self.settings.pool, job.function)
+        stream = job.stream
+        if stream is not None:
+            stream.begun(self._owner.ref)
+        if job.size > AHEAD_BYTES:
+            job.frame = _EMPTY  # it may be megabytes, and is never sent again
+        self._takes_ahead = (
+            job.expected_s <= SHORT_S
+            and stream is None
+            and job.size <= AHEAD_BYTES
+            and self._page is not None
+            and self.leaving is None
+            and not self._holds
+            and self._owner.ref.state == ALIVE
+        )
+        if self._takes_ahead and self.line is not None:
+            self.line.has_room(self)
+        if job.promise.done:  # given up while it stood behind another one
+            hub.loop.run_callback(self.leave, job)
+
+    def in_hand(self) -> Job | None:
+        """Return the call that the process has begun, as far as it is known."""
+        return self.jobs[0] if self.jobs and self.state == "busy" else None
+
+    def at_work(self) -> Job | None:
+        """Return the call that the process is at work on, by its own word where it can give it."""
+        job = self.in_hand()
+        return job if job is None or self._page is None or job.number <= self._page.begun() else None
+
+    # -- what the process says
+
+    def hear(self, said: child.FromChild) -> None:
+        """Take a message of the process; what goes wrong here ends the worker, as in any handler."""
+        try:
+            kind = said.__class__
+            if kind is Returned or kind is Raised or kind is Declined:
+                self._answered(said)  # type: ignore[arg-type]
+            elif isinstance(said, child.Ready | child.SetupFailed):
+                self._owner.process_said(said)
+            else:
+                self._hear_on(said)
+        except BaseException as error:  # noqa: BLE001 - this runs in the hub for its worker, which it must end
+            self._owner.failed(error)
+
+    def _hear_on(self, said: Any) -> None:
+        job = self.in_hand()
+        if isinstance(said, Progress):
+            # Any thread of the process may report, so a report may come late.
+            if job is not None and said.id == job.id:
+                self._note_progress(job, said)
+        elif job is None or said.id != job.id:
+            self._disown()
+        elif job.stream is None:
+            self._break_off("streams though it was not asked to, something in it writes to its socket")
+        elif isinstance(said, Streaming):
+            job.stream.streaming()
+        elif isinstance(said, Items):
+            job.stream.add(said.values, done=said.done)
+            if said.done:
+                self._answered(Returned(job.id, None))
+
+    def _disown(self) -> None:
+        if self.state == "busy":
+            self._break_off("answered a call that it was not given, something in it writes to its socket")
+
+    def _break_off(self, violation: str) -> None:
+        if self.process is not None:
+            self.process.break_off(violation)
+
+    def _note_progress(self, job: Job, report: Progress) -> None:
+        self.progress = shown(report)
+        if report.note:
+            self.progress["note"] = redact(report.note)
+        if job.stream is not None:
+            job.stream.reported(report)
+
+    def _answered(self, said: child.Answer) -> None:
+        jobs, process, settings = self.jobs, self.process, self.settings
+        if self.state != "busy" or not jobs or said.id != jobs[0].id or process is None:
+            self._disown()
+            return
+        now = clock.now()
+        job = jobs.popleft()
+        ran_s = self._time_of(process, now)
+        self._ran.observe(ran_s)
+        if job.permit is not None:
+            # The circuit is about processes: a function that raises, or refuses its arguments, has run as it should.
+            settle(settings.breaker, job, "ok")
+        self.calls += 1
+        self.calls_in_all += 1
+        self.progress = None
+        self._ahead_s -= job.expected_s
+        self._ahead_bytes -= job.size
+        if job.line is not None:
+            job.line.note_pace(job.function, ran_s)
+            job.line = None
+        if jobs:
+            self._begin(jobs[0], now)
+        else:
+            self._ahead_s = 0.0  # sums of fractions drift
+        if said.__class__ is Returned:
+            job.promise.resolve(said.value)
+        else:
+            self._reject(job, said)
+        telemetry.ended(settings.pool, job.function, ran_s, job.promise.error)
+        if not process.unheard:
+            self._ran_s = None
+            self._after_answers()
+
+    def _time_of(self, process: WorkerProcess, now: float) -> float:
+        """Return how long the call in hand ran: by the process, which counts, or where it does not, by our clock."""
+        if self._ran_s is None:
+            if self._page is None:
+                self._ran_s = (now - self.began_at) / (process.unheard + 1)
+            else:
+                busy_ns = self._page.busy_ns()
+                self._ran_s = (busy_ns - self._busy_ns) / (process.unheard + 1) / 1e9
+                self._busy_ns = busy_ns
+        return self._ran_s
+
+    def _after_answers(self) -> None:
+        if not self.jobs:
+            if self.leaving is None and self.calls >= self._max_calls:
+                self.leaving = "max_calls"
+            if self.leaving is None:
+                self.be_idle()
+            else:
+                self.become("idle")
+                self._owner.replace(self.leaving)
+        elif self.line is not None and self._takes_ahead:
+            self.line.has_room(self)
+            self.line.hand_out()
+
+    def _reject(self, job: Job, said: Any) -> None:
+        if isinstance(said, Raised):
+            job.promise.reject(self.execution_error(job, said.error, said.message, said.traceback))
+            if said.error == "MemoryError":
+                # What filled its address space may stay for ever; each later call would fail for a fault of this one,
+                # so the process takes none.
+                self.leaving = "memory"
+                self._takes_ahead = False
+                self._return([] if self._page is None else self._unbegun(self._page))
+        else:
+            job.promise.reject(
+                _DECLINED[said.code](
+                    redact(said.message), started="yes" if said.started else "no", actor=self.settings.pool
+                )
+            )
+
+    def execution_error(self, job: Job, kind: str, message: str, traceback: str) -> ExecutionError:
+        """Return the error of a function that raised."""
+        details = {"function": job.function, "type": kind, "message": redact(message), "traceback": redact(traceback)}
+        text = f"{job.function} raised {kind}: {message}" if message else f"{job.function} raised {kind}"
+        return ExecutionError(redact(text), actor=self.settings.pool, details=details)
+
+    # -- calls that come back
+
+    def take_back(self) -> list[Job]:
+        """Take back what stands behind the call in hand and has certainly not begun, and return it in order.
+
+        When the process has not even begun the call in hand, that one alone is sent again, and nothing behind it: so
+        however often this is done to a process that stands still, what waits in its socket stays little.
+        """
+        if len(self.jobs) < 2 or self._page is None:
+            return []
+        back = self._unbegun(self._page)
+        self._takes_ahead = False
+        if not self.jobs and back:
+            first = back.pop(0)
+            held, self._holds = self._holds, True
+            self.give(first)
+            self.flush()
+            self._holds = held
+        return back
+
+    def _unbegun(self, page: Page) -> list[Job]:
+        begun, jobs = page.take_back(self._sent), self.jobs
+        back: list[Job] = []
+        while jobs and jobs[-1].number > begun:
+            job = jobs.pop()
+            self._ahead_s -= job.expected_s
+            self._ahead_bytes -= job.size
+            back.append(job)
+        back.reverse()
+        return back
+
+    def _return(self, jobs: list[Job]) -> None:
+        if self.line is not None:
+            self.line.put_back(jobs)
+            return
+        for job in jobs:
+            settle(self.settings.breaker, job, "unknown")
+            job.promise.reject(ended_before(self.settings.pool))
+
+    def settle_down(self) -> Job | None:
+        """Keep only the call that the process is at work on now, and return it; what stood behind it goes back."""
+        held, self._holds = self._holds, True
+        try:
+            self._return(self.take_back())
+            self._takes_ahead = False
+            # All that it has answered before it took its last message is in the socket by now.
+            if self.process is not None:
+                self.process.read_now()
+        finally:
+            self._holds = held
+        return self.in_hand()
+
+    def leave(self, job: Job) -> None:
+        """Let a call go whose caller gave up: the process is ended, but only when it is at work on this very call."""
+        if job.desk is self and self.state == "busy" and job in self.jobs:
+            if self.settle_down() is job:
+                self._owner.call_given_up(job)
+            self.hand_on()
+        elif job.desk is None and job.line is not None:
+            job.line.leave(job)
+
+    def hand_on(self) -> None:
+        """Have others take what this desk has returned."""
+        if self.line is not None:
+            self.line.hand_out()
+
+    def drop(self) -> Job | None:
+        """Give up the call in hand, which is being ended with its process, and return it."""
+        self._return(self.take_back())
+        job = self.in_hand()
+        self._forget_calls()
+        return job
+
+    def _forget_calls(self) -> None:
+        self.jobs.clear()
+        self._ahead_s, self._ahead_bytes = 0.0, 0
+        self._takes_ahead = False
+        self.progress = None
+
+    def close(self) -> tuple[list[Job], list[Job]]:
+        """Be done for good; return the calls that the process has begun, and those that it has not and never will."""
+        self._holds = True
+        back: list[Job] = []
+        if self.process is not None and self.state == "busy" and self._page is not None:
+            back = self._unbegun(self._page)
+            self.process.read_now()
+        begun = list(self.jobs) if self.state == "busy" else []
+        self._forget_calls()
+        self.become(None)
+        return begun, back
+
+    def __repr__(self) -> str:
+        return f"<Desk of {self._owner.ref.name}, {self.state}, {len(self.jobs)} calls>"
