@@ -119,6 +119,15 @@ def fit_args(cls: type, args: dict[str, Any], path: KeyPath, checker: Checker) -
     return made if len(report.errors) == before and INVALID not in made.values() else None
 
 
+def arguments_of(cls: type) -> list[str]:
+    """The names of the arguments that public methods of a class take, sorted."""
+    names: set[str] = set()
+    for name, method in inspect.getmembers(cls, inspect.isfunction):
+        if not name.startswith("_"):
+            names.update(list(inspect.signature(method).parameters)[1:])
+    return sorted(names)
+
+
 def _fit(kind: Any, value: Any, path: KeyPath, checker: Checker) -> Any:
     try:
         return checker.value(kind, value, path)

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar, cast
 import msgspec
 
 from config.check import INVALID, Checker, found
-from config.classes import fit_args, import_class
+from config.classes import arguments_of, fit_args, import_class
 from config.errors import ConfigErrors, KeyPath, Report
 from config.lines import key_lines
 from config.schema import (
@@ -432,12 +432,27 @@ def _classes(
         if cls is None or not isinstance(args, dict):
             continue
         classes[name] = cls
+        if table.get("instances", 1) != 1:
+            _check_key(cls, table.get("key"), (*path, "key"), checker.report)
         fitted = fit_args(cls, args, (*path, "args"), checker)
         if fitted is not None and actors[name] is not INVALID:
             actors[name] = msgspec.structs.replace(actors[name], args=fitted)
     if checker.report.errors:
         sys.path[:] = before
     return classes
+
+
+def _check_key(cls: type, key: Any, path: KeyPath, report: Report) -> None:
+    known = arguments_of(cls)
+    if isinstance(key, str) and key and key not in known:
+        report.add(
+            path,
+            "key",
+            f"no method of {cls.__name__} takes an argument {key}",
+            found=key,
+            expected="the name of an argument",
+            nearest=next(iter(difflib.get_close_matches(key, known, n=1)), None),
+        )
 
 
 def _misplaced(name: str, value: Any, types: Mapping[str, IntegrationType]) -> str | None:

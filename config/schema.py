@@ -452,7 +452,6 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     """An actor class of your own, started under a supervisor of its own and reachable under the table's name."""
 
     LATER: ClassVar[dict[str, str]] = {
-        "instances": "a partitioned pool of one class",
         "store": "durable state of an actor",
     }
 
@@ -476,6 +475,16 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     run_in: Literal["hub", "thread", "process"] = "hub"
     """Where its handlers run: on the hub; on a native thread of its own, for blocking calls of C code; in a process of
     its own, for work that needs a processor, may crash or may hang."""
+    instances: Annotated[int, Meta(ge=1, le=256)] = 1
+    """How many actors of this class share the work, each with a mailbox and state of its own. They are called name/0,
+    name/1 and so on, and max_restarts counts for all of them together."""
+    key: Annotated[str, Meta(min_length=1)] | None = None
+    """The name of the argument that decides which instance is asked: calls with the same value go to the same instance,
+    in order. Absent, and for calls without it: the instance with the least to do."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.instances == 1:
+            raise Problem(f"key = {self.key!r} chooses among instances, but there is one: say instances = 2", key="key")
 
 
 def _twice(what: str, values: list[str], key: str = "clients") -> list[Problem]:

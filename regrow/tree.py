@@ -2,7 +2,7 @@
 
     root (one_for_one)
     |- integrations    one supervisor for each [integrations.*], made from its plan
-    |- actors          one supervisor for each [actors.*], around the user's class
+    |- actors          one supervisor for each [actors.*], around the user's class, or its instances and their front
     |- gateway         ZeroMQ
     `- http            metrics, tree, health
 
@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.hosted.process import ProcessActor
 from actors.hosted.thread import ThreadActor
+from actors.partitioned import PartitionedActor, name_of_instance
 from actors.seam import Context, Integration, Plan
 from config.load import Config
 from config.schema import ActorEntry, Supervised
@@ -27,12 +28,14 @@ from runtime.directory import Directory, Entry
 from runtime.exports import exports_of
 from runtime.introspect import ChildFacts, find_facts
 from runtime.ref import Ref, spawn
-from supervisors import Backoff, ChildSpec, Supervisor
+from supervisors import Backoff, ChildSpec, PartitionSupervisor, Supervisor
 
 PARK = Backoff(base_s=1.0, max_s=300.0, jitter=0.25, reset_after_s=600.0)
 ROOT_RESTARTS, ROOT_SECONDS = 3, 5
 # An actor that hangs in __init__ or on_start would hold up all that start after it, so its start has failed by then.
 START_TIMEOUT_S = 60.0
+# The front of several instances has nothing to clean up.
+FRONT_SHUTDOWN_S = 5.0
 
 
 class Tree:
@@ -104,8 +107,14 @@ class Tree:
             depends_on=entry.depends_on,
             on_dependency_down=entry.on_dependency_down,
         )
-        self.directory.add(Entry(name, "actor", exports, timeout_s, partial(self._where, ["actors", name, name])))
-        self._entries["actors"].append(entry_spec(name, entry, [child]))
+        if entry.instances == 1:
+            self.directory.add(Entry(name, "actor", exports, timeout_s, partial(self._where, ["actors", name, name])))
+            self._entries["actors"].append(entry_spec(name, entry, [child]))
+            return
+        where = partial(self._where, ["actors", name, "0"])
+        parts = [name_of_instance(name, instance) for instance in range(entry.instances)]
+        self.directory.add(Entry(name, "actor", exports, timeout_s, where, parts=parts))
+        self._entries["actors"].append(partitioned_spec(name, entry, child))
 
     def _where(self, labels: list[str]) -> ChildFacts | None:
         return None if self.root is None else find_facts(self.root, labels)
@@ -128,6 +137,26 @@ def entry_spec(name: str, config: Supervised, children: Sequence[ChildSpec]) -> 
         args=(list(children),),
         kwargs={"max_restarts": config.max_restarts, "max_seconds": float(config.max_seconds)},
         park=PARK if config.on_give_up == "park" else None,
+    )
+
+
+def partitioned_spec(name: str, entry: ActorEntry, child: ChildSpec) -> ChildSpec:
+    """Return the spec of the supervisor of an entry with several instances of `child`. Never switches."""
+    front = child.copy()
+    front.start = PartitionedActor
+    front.kwargs = {"name": name, "instances": entry.instances, "key": entry.key, "exports": child.exports}
+    front.restart, front.depends_on, front.shutdown = "permanent", (), FRONT_SHUTDOWN_S
+    return ChildSpec(
+        name,
+        PartitionSupervisor,
+        args=(child,),
+        kwargs={
+            "partitions": entry.instances,
+            "beside": [front],
+            "max_restarts": entry.max_restarts,
+            "max_seconds": float(entry.max_seconds),
+        },
+        park=PARK if entry.on_give_up == "park" else None,
     )
 
 

@@ -6,7 +6,7 @@ An entry stays while its actor restarts, waits or is parked: that is the differe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from regrow.protocol.errors import Unavailable
 from runtime.exports import Exported
@@ -16,9 +16,12 @@ from runtime.ref import RETRY_AFTER_S, Ref
 
 
 class Entry:
-    """One configured name: its exports, the default deadline of a request, and the living actor behind it."""
+    """One configured name: its exports, the default deadline of a request, and the living actor behind it.
 
-    __slots__ = ("_where", "exports", "kind", "name", "timeout_s", "type")
+    `parts` names those of whom one at least must live for the name to be reached, where its actor only hands on.
+    """
+
+    __slots__ = ("_where", "exports", "kind", "name", "parts", "timeout_s", "type")
 
     def __init__(
         self,
@@ -29,17 +32,21 @@ class Entry:
         where: Callable[[], ChildFacts | None],
         *,
         type: str | None = None,
+        parts: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.kind = kind
         self.type = type or kind
         self.exports = exports
         self.timeout_s = timeout_s
+        self.parts = tuple(parts)
         self._where = where
 
     @property
     def ref(self) -> Ref | None:
         """The living actor of this name now. Never switches."""
+        if self.parts and all(whereis(part) is None for part in self.parts):
+            return None
         return whereis(self.name)
 
     @property

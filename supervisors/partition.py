@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from regrow.protocol.errors import Unavailable
+from runtime.introspect import ChildFacts
 from runtime.ref import RETRY_AFTER_S, Ref
+from supervisors.child import facts_of
 from supervisors.spec import ChildSpec, Flags
 from supervisors.supervisor import Supervisor
 
@@ -22,7 +24,7 @@ class PartitionSupervisor(Supervisor):
     """Runs `partitions` copies (default: one for each core) of the child that `template` describes, with ids 0, 1, ...
 
     `with_arguments(args, kwargs, partition)` adapts the arguments of each copy; a `name` in the template becomes
-    `name/0`, `name/1` and so on.
+    `name/0`, `name/1` and so on. `beside` are other children, started after the copies: what stands in front of them.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class PartitionSupervisor(Supervisor):
         *,
         partitions: int | None = None,
         with_arguments: Arguments | None = None,
+        beside: Sequence[ChildSpec] = (),
         strategy: str = "one_for_one",
         max_restarts: int = 3,
         max_seconds: float = 5,
@@ -41,9 +44,15 @@ class PartitionSupervisor(Supervisor):
             raise ValueError(f"partitions is {self.partitions}, expected 1 or more")
         self._template = template
         self._with_arguments = with_arguments
+        self._beside = list(beside)
 
     def init(self) -> tuple[Flags, list[Any]]:
-        return self.flags, [self._copy(partition) for partition in range(self.partitions)]
+        return self.flags, [*(self._copy(partition) for partition in range(self.partitions)), *self._beside]
+
+    def child_fact(self, label: str) -> ChildFacts | None:
+        """Return what operators may see of the child with this id, that of a copy as text. Never switches."""
+        child = self.children.get(int(label)) if label.isdecimal() else None
+        return super().child_fact(label) if child is None else facts_of(child)
 
     def _copy(self, partition: int) -> ChildSpec:
         spec = self._template.copy()

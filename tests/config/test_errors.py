@@ -13,7 +13,10 @@ from tests.config.conftest import Loads, Refuses
 
 SERVICE = '[integrations.api]\ntype = "service"\nbase_url = "http://localhost"\n'
 ACTOR = '[actors.a]\nclass = "my_actors:Plain"\n'
-PLAIN = {"my_actors.py": "class Plain:\n    pass\n"}
+KEYED = '[actors.a]\nclass = "my_actors:Keyed"\ninstances = 2\n'
+PLAIN = {
+    "my_actors.py": "class Plain:\n    pass\n\n\nclass Keyed:\n    def add(self, customer, amount):\n        pass\n"
+}
 API = "integrations.api"
 NO_LIMIT = "configuration has no waits without limit: write a long duration"
 DURATION = 'a duration above zero such as "100ms", "30s", "5m", "1h30m" or "7d"'
@@ -31,7 +34,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     ("", 'a = { class = "x:Y" }', {"key": "a", "hint": "an actor is written [actors.a]"}),
     # keys of later versions
     ("[daemon]\n", 'store = "x"', {"key": "daemon.store", "kind": "later"}),
-    (ACTOR, "instances = 4", {"key": "actors.a.instances", "kind": "later"}),
+    (ACTOR, 'store = "x"', {"key": "actors.a.store", "kind": "later"}),
     ("", "[jobs]", {"key": "jobs", "kind": "later"}),
     # wrong types and values
     ("[daemon]\n", "name = 5", {"key": "daemon.name", "found": "5 (a number)", "hint": "write it in quotes"}),
@@ -70,6 +73,9 @@ MISTAKES: list[tuple[str, str, dict[str, Any]]] = [
     (SERVICE, "operations.get = { cache = '1s' }", {"key": f"{API}.operations.get.request", "kind": "missing_key"}),
     (SERVICE, "operations.get = 'GET /'", {"expected": "a table with the keys request, cache"}),
     (SERVICE, "store = 'mysql://localhost'", {"key": "integrations.api.store"}),
+    (ACTOR, "instances = 0", {"key": "actors.a.instances", "expected": "a whole number from 1 to 256"}),
+    (ACTOR, 'key = "x"', {"problem": "key = 'x' chooses among instances, but there is one: say instances = 2"}),
+    (KEYED, 'key = "custmer"', {"key": "actors.a.key", "nearest": "customer", "expected": "the name of an argument"}),
     (ACTOR, 'restart = "always"', {"expected": 'one of "permanent", "transient", "temporary"'}),
     (ACTOR, 'restart = "permanant"', {"nearest": '"permanent"'}),
     (ACTOR, 'shutdown = "infinity"', {"hint": NO_LIMIT}),
