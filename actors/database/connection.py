@@ -66,15 +66,21 @@ class Job:
     queued_at: float
     #: makes the caller's answer of what the operation answered; may raise a typed error
     finish: Callable[[Any], Any] | None = None
+    #: who asks; callers that wait are served in turns of these
+    client: str = ""
     #: a copy whose other rows come with later calls
     more: bool = False
     #: set by the connection while the statement runs; called in the hub when the caller gives up
     cut: Callable[[], object] | None = None
+    #: set by the pool while it waits there: takes it out of the line
+    leave: Callable[[], object] | None = None
     #: how often it came back to the pool because a connection could not be made
     returns: int = 0
 
     def abandoned(self) -> None:
-        """Tell the connection, if one works on it, that nobody waits any more. Never switches."""
+        """Leave the line, or have the connection told that works on it: nobody waits any more. Never switches."""
+        if self.leave is not None:
+            self.leave()
         if self.cut is not None:
             self.cut()
 

@@ -1,9 +1,10 @@
 """The front of a database: takes calls under the integration's name and hands them to connections; never waits itself.
 
-Calls that find no free connection stand in one line, first come, first served, bounded in length and in time. Which
-connection gets a job: an open idle one, the first of them, so that the last ones fall idle and close; else a closed
-one; else, when no connection is open at all, one that waits for the server, which then tries at once. So a caller of
-a database that is down gets the answer of a real attempt, and the first call after its return works.
+Calls that find no free connection wait in turns of their clients, first come, first served within each, bounded in
+number and in time; when no more find a place, those of the client with most of them give way. Which connection gets a
+job: an open idle one, the first of them, so that the last ones fall idle and close; else a closed one; else, when no
+connection is open at all, one that waits for the server, which then tries at once. So a caller of a database that is
+down gets the answer of a real attempt, and the first call after its return works.
 
 What a crash of the front loses is the line and its callers' promises, which the runtime answers; connections go on,
 and announce themselves to the next front.
@@ -22,6 +23,7 @@ from actors.database.connection import GRACE_S, SETTLE_S, Announce, Check, Job, 
 from actors.database.held import RowSink, RowStream
 from actors.database.operation import COPY, DATA, MORE, ROWS, UNDO, Operation, StatementKind, Values
 from actors.database.stored import arguments_of, finish_of
+from actors.resilience.fair import FairQueue
 from actors.storage.contract import METHODS
 from regrow.protocol.errors import (
     Cancelled,
@@ -38,6 +40,7 @@ from runtime.actor import Actor
 from runtime.exports import Exported
 from runtime.messages import Call
 from runtime.names import whereis
+from runtime.origin import client_of
 from runtime.promise import ActorDied, Promise
 from runtime.ref import Ref
 from runtime.signals import Down, monitor
@@ -84,7 +87,7 @@ class Untaken:
 
 @dataclass(frozen=True, slots=True)
 class Impatient:
-    """The first in the line may have waited long enough."""
+    """Who has waited longest may have waited long enough."""
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +112,10 @@ class Pool(Actor):
         self.version: str | None = None
         self.last_error: str | None = None
         self._slots = [Slot(index) for index in range(1, settings.size + 1)]
-        self._line: deque[Job] = deque()
+        self._line: FairQueue[Job] = FairQueue(settings.queue)
+        # jobs whose connection could not be made are first, and those in the line stand here in order of their coming
+        self._returned: deque[Job] = deque()
+        self._came: deque[Job] = deque()
         self._running: set[Job] = set()
         # copies in several calls by the key that their callers have
         self._copies: dict[str, RowSink] = {}
@@ -137,10 +143,12 @@ class Pool(Actor):
         if self._impatience is not None:
             self._impatience.cancel()
         name = self.settings.name
-        for job in self._line:
+        for job in [*self._returned, *self._line.remove(lambda _job: True)]:
             stopping = f"database {name} is stopping, operation {job.operation.name} was not started"
+            job.leave = None
             job.promise.reject(Unavailable(stopping, retry_after_s=1.0))
-        self._line.clear()
+        self._returned.clear()
+        self._came.clear()
         for job in list(self._running):
             job.promise.abandon(Cancelled(f"database {name} stopped while the operation ran", started="yes"))
 
@@ -164,7 +172,7 @@ class Pool(Actor):
             "in_use": states.count("busy"),
             "idle": states.count("idle"),
             "size": self.settings.size,
-            "waiting_callers": len(self._line),
+            "waiting_callers": self._waiting(),
             "health": "healthy" if self._is_healthy() else "unhealthy",
         }
         if self.version is not None:
@@ -199,20 +207,15 @@ class Pool(Actor):
         deadline = now + settings.timeout_s if promise.deadline is None else promise.deadline
         if operation.timeout_s is not None:
             deadline = min(deadline, now + operation.timeout_s)
-        job = Job(operation, rows, promise, deadline, now, self._keep_copy if more else finish, more)
+        finish = self._keep_copy if more else finish
+        job = Job(operation, rows, promise, deadline, now, finish, client_of(promise), more)
         promise.on_abandon = job.abandoned
-        self._line.append(job)
-        self._hand_out()
-        if self._line and self._line[-1] is job and self._too_long():
-            self._line.pop()
-            metrics.OPERATIONS.inc(settings.name, operation.name, "refused")
-            promise.reject(
-                Overloaded(
-                    f"database {settings.name} has {settings.queue} callers waiting for {settings.size} connections, "
-                    "no more are taken",
-                    retry_after_s=settings.queue_timeout_s / 2,
-                )
-            )
+        slot = None if self._waiting() else self._free()
+        if slot is None:
+            self._stand_in_line(job)
+        else:
+            telemetry.began(settings.name, operation.name)
+            self._give(slot, job, now)
 
     def _keep_copy(self, sink: RowSink | None) -> dict[str, str] | None:
         """Remember a copy that has begun; there are never more of them than connections."""
@@ -277,7 +280,7 @@ class Pool(Actor):
         if isinstance(message, Report):
             self._reported(message)
         elif isinstance(message, Returned):
-            self._line.appendleft(message.job)
+            self._returned.append(message.job)
         elif isinstance(message, Untaken):
             if message.slot.ref is message.ref:
                 message.slot.given -= 1
@@ -355,28 +358,63 @@ class Pool(Actor):
 
     # -- the line
 
+    def _stand_in_line(self, job: Job) -> None:
+        settings = self.settings
+        without_place = self._line.put(job.client, job)
+        if without_place is not job:
+            job.leave = lambda: self._leave(job)
+            self._came.append(job)
+            if len(self._came) > 2 * len(self._line) + 16:
+                self._came = deque(each for each in self._came if each.leave is not None)
+        if without_place is not None:
+            without_place.leave = None
+            metrics.OPERATIONS.inc(settings.name, without_place.operation.name, "refused")
+            why = "no more are taken" if without_place is job else "those of the client with most of them give way"
+            without_place.promise.reject(
+                Overloaded(
+                    f"database {settings.name} has {settings.queue} callers waiting for {settings.size} connections, "
+                    f"{why}",
+                    retry_after_s=settings.queue_timeout_s / 2,
+                )
+            )
+        self._hand_out()
+
+    def _leave(self, job: Job) -> None:
+        """In the hub: a caller in the line gave up."""
+        job.leave = None
+        if self._line.discard(job.client, job):
+            metrics.OPERATIONS.inc(self.settings.name, job.operation.name, "failed")
+
+    def _waiting(self) -> int:
+        return len(self._line) + len(self._returned)
+
     def _hand_out(self) -> None:
-        line, now = self._line, clock.now()
-        patience_s = self.settings.queue_timeout_s
-        while line:
-            job = line[0]
+        now = clock.now()
+        while self._waiting() and (slot := self._free()) is not None:
+            job = self._returned.popleft() if self._returned else self._line.take()
+            assert job is not None
+            job.leave = None
             if job.promise.done:
-                line.popleft()
                 metrics.OPERATIONS.inc(self.settings.name, job.operation.name, "failed")
                 continue
-            slot = self._free()
-            if slot is not None:
-                line.popleft()
-                if not job.returns:
-                    telemetry.began(self.settings.name, job.operation.name)
-                self._give(slot, job, now)
-            elif now - job.queued_at >= patience_s:
-                line.popleft()
+            if not job.returns:
+                telemetry.began(self.settings.name, job.operation.name)
+            self._give(slot, job, now)
+        self._send_away(now)
+
+    def _send_away(self, now: float) -> None:
+        """Refuse those who have waited too long, and look again when the next one will have."""
+        patience_s, came = self.settings.queue_timeout_s, self._came
+        while self._returned and now - self._returned[0].queued_at >= patience_s:
+            self._refuse(self._returned.popleft(), now)
+        while came and (came[0].leave is None or now - came[0].queued_at >= patience_s):
+            job = came.popleft()
+            if job.leave is not None and self._line.discard(job.client, job):
+                job.leave = None
                 self._refuse(job, now)
-            else:
-                break
-        if line and self._impatience is None:
-            self._impatience = self.send_after(max(0.0, line[0].queued_at + patience_s - now), Impatient())
+        oldest = [line[0].queued_at for line in (self._returned, came) if line]
+        if oldest and self._impatience is None:
+            self._impatience = self.send_after(max(0.0, min(oldest) + patience_s - now), Impatient())
 
     def _give(self, slot: Slot, job: Job, now: float) -> None:
         assert slot.ref is not None
@@ -455,17 +493,11 @@ class Pool(Actor):
             cannot = f", {away} cannot connect ({self.last_error})" if away and self.last_error is not None else ""
             error = Overloaded(
                 f"no connection of database {settings.name} was free within {waited_s:.3g} s: {states.count('busy')} "
-                f"of {settings.size} are in use{cannot} and {len(self._line)} more callers wait: raise pool_size or "
+                f"of {settings.size} are in use{cannot} and {self._waiting()} more callers wait: raise pool_size or "
                 "send less",
                 retry_after_s=settings.queue_timeout_s / 2,
             )
         job.promise.reject(error)
-
-    def _too_long(self) -> bool:
-        if len(self._line) <= self.settings.queue:
-            return False
-        self._line = deque(job for job in self._line if not job.promise.done)
-        return len(self._line) > self.settings.queue
 
     def _turn(self, slot: Slot, state: str) -> None:
         self._shown[slot.state].value -= 1

@@ -106,7 +106,8 @@ class DatabaseConfig(Supervised, frozen=True, kw_only=True):
     timeout: PositiveDuration = PositiveDuration("30s")
     """The default deadline of an operation; at a deadline the statement is cut off at the server."""
     queue: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    """How many callers may wait for a connection; more are refused with overloaded."""
+    """How many callers may wait for a connection, in turns of their clients; more are refused with overloaded, those of
+    the client with most of them first."""
     queue_timeout: PositiveDuration = PositiveDuration("5s")
     """How long a caller waits for a connection before it is refused with overloaded."""
     connect_timeout: PositiveDuration = PositiveDuration("5s")

@@ -19,7 +19,7 @@ from config.schema import DatabaseUrl
 from runtime import clock, events
 from runtime.messages import Call
 from runtime.names import whereis
-from runtime.promise import Promise
+from runtime.promise import ClientPromise, Promise
 from runtime.ref import Ref, spawn
 from tests.support.servers.postgres import PostgresDatabase, PostgresServer
 
@@ -52,8 +52,8 @@ class Database:
         checked = self.plan.exports[operation].check(arguments)
         return self.front.call(operation, checked, timeout=timeout)
 
-    def ask_later(self, operation: str, timeout: float = LONG, **arguments: Any) -> Promise:
-        promise = Promise(deadline=clock.now() + timeout)
+    def ask_later(self, operation: str, timeout: float = LONG, client: str = "", **arguments: Any) -> Promise:
+        promise = ClientPromise(client, deadline=clock.now() + timeout)
         self.front.request(Call(operation, arguments), promise)
         return promise
 

@@ -192,6 +192,54 @@ def test_callers_wait_in_order_for_a_connection(
     assert answered == [0, 1, 2, 3, 4]
 
 
+def test_a_client_with_many_callers_costs_another_client_one_turn(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    database = start_database(postgres_schema.url, {"sleep": SLEEP}, pool_size=1)
+    answered: list[str] = []
+    database.ask("sleep", seconds=0)
+    for name in ("flood",) * 20 + ("modest",) * 2:
+        promise = database.ask_later("sleep", client=name, seconds=0.01)
+        promise.callback = lambda _promise, name=name: answered.append(name)
+
+    while len(answered) < 22:
+        database.ask("sleep", seconds=0)
+
+    assert [index for index, name in enumerate(answered) if name == "modest"] in ([1, 3], [2, 4])
+
+
+def test_a_client_that_fills_the_line_makes_room_for_another_one(
+    start_database: StartDatabase, engine_url: str
+) -> None:
+    database = start_database(engine_url, {"endless": ENDLESS, "one": ONE}, pool_size=1, queue=4)
+    database.ask("one")
+    flood = [database.ask_later("endless", client="flood", timeout=0.3) for _ in range(5)]
+    modest = database.ask_later("one", client="modest")
+    gevent.sleep(0.05)
+
+    newest = flood[-1].error
+
+    assert isinstance(newest, Overloaded)
+    assert newest.started == "no"
+    assert "4 callers waiting for 1 connections, those of the client with most of them give way" in str(newest)
+    assert modest.wait(5.0) == 1
+    assert database.status()["waiting_callers"] == 0
+
+
+def test_a_caller_that_gives_up_leaves_the_line_at_once(start_database: StartDatabase, engine_url: str) -> None:
+    database = start_database(engine_url, {"endless": ENDLESS, "one": ONE}, pool_size=1)
+    database.ask("one")
+    first, second = (database.ask_later("endless", timeout=1.0) for _ in range(2))
+    gevent.sleep(0.05)
+    assert database.status()["waiting_callers"] == 1
+
+    second.cancel()
+
+    assert database.status()["waiting_callers"] == 0
+    first.cancel()
+    assert database.ask("one") == 1
+
+
 def test_an_exhausted_pool_refuses_after_the_wait_limit_and_says_when_to_come_back(
     start_database: StartDatabase, engine_url: str
 ) -> None:
