@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TypeGuard
+
+from actors.http.structured import Item, parse_dictionary, parse_list
 
 # However absurd the value, nobody waits for longer on a peer's word.
 MAX_WAIT_S = 6 * 3600.0
@@ -14,8 +17,6 @@ MAX_WAIT_S = 6 * 3600.0
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _GO_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?")
-_LEFT = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*([0-9]{1,18})", re.IGNORECASE)
-_RESET = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*([0-9]{1,18})", re.IGNORECASE)
 
 # A reset above this is a moment (unix time), below it a number of seconds; above the second one it counts milliseconds.
 _MOMENT = 1e9
@@ -82,7 +83,7 @@ def limits(
     """Read the peer's limit out of response headers (lower-case names). Never switches.
 
     A header in the form of the IETF's RateLimit field, such as `"burst";r=50;t=30`, says both at once: its scarcest
-    member counts.
+    member counts. It is a structured field, so one that breaks a rule says nothing.
     """
     now = peer_now(headers, wall)
     after = retry_after_s(headers.get("retry-after"), now)
@@ -103,16 +104,34 @@ def limits(
 
 
 def _scarcest(value: str) -> tuple[int | None, float | None]:
-    # The older drafts wrote one list `limit=10, remaining=5, reset=3` where the newer ones write a member per policy.
-    members = value.split(",") if ";" in value else [value]
+    """Return what the scarcest policy of a RateLimit field has left, and the seconds until that ends."""
     best: tuple[int | None, float | None] = (None, None)
-    for member in members:
-        left = _LEFT.search(member)
-        if left is None or (best[0] is not None and int(left[1]) >= best[0]):
+    for params in _policies(value):
+        left, ends = params.get("r", params.get("remaining")), params.get("t", params.get("reset"))
+        if not _is_count(left) or (best[0] is not None and left >= best[0]):
             continue
-        ends = _RESET.search(member)
-        best = int(left[1]), None if ends is None else min(float(ends[1]), MAX_WAIT_S)
+        best = left, min(float(ends), MAX_WAIT_S) if _is_count(ends) else None
     return best
+
+
+def _policies(value: str) -> list[Mapping[str, object]]:
+    # The older drafts wrote one dictionary `limit=10, remaining=5, reset=3` where the newer ones write a list with a
+    # member for each policy.
+    try:
+        members = parse_list(value)
+    except ValueError:
+        members = []
+    if any("r" in member.params for member in members):
+        return [member.params for member in members]
+    try:
+        words = parse_dictionary(value)
+    except ValueError:
+        return []
+    return [{key: member.value for key, member in words.items() if isinstance(member, Item)}]
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _http_date(text: str) -> float | None:

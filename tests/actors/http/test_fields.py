@@ -77,6 +77,12 @@ def test_github_says_what_is_left_and_when_its_window_ends() -> None:
         ('"default";r=50;t=30', Limits(50, 30.0)),
         ('"burst";r=2;t=10, "daily";r=900;t=3600', Limits(2, 10.0)),
         ("limit=100, remaining=40, reset=12", Limits(40, 12.0)),
+        ("remaining=7", Limits(7)),
+        ('"burst";r=2;t="soon"', Limits(2)),
+        ('"a";r=-1;t=3, "b";r=4', Limits(4)),
+        ('"r=0;t=30"', Limits()),
+        ('"default";r=50;t=30;', Limits()),
+        ("remaining=1 reset=3", Limits()),
         ("nonsense", Limits()),
     ],
 )

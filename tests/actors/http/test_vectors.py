@@ -34,3 +34,9 @@ def test_no_structured_field_makes_the_reader_fail_or_learn_what_is_not_there(ca
     # A plain number counts as one; else only a parameter r of a member says how many requests are left.
     params = [dict(member[1]) for member in case.get("expected") or [] if isinstance(member, list) and len(member) == 2]
     assert field.strip(" \t").isdigit() or any("r" in each for each in params) or "expected" not in case
+
+
+@needs_vectors
+def test_the_coverage_is_as_stated() -> None:
+    # All of Retry-After; of structured fields those that look like a RateLimit, test_structured reads them all.
+    assert (len(PAUSES), len(RATE_FIELDS)) == (10, 62)
