@@ -41,7 +41,7 @@ from actors.hosted.wire import (
     Stopped,
     ToHost,
 )
-from actors.workers.child import Codec, Connection, describe, die_with_parent, flush
+from actors.workers.child import Codec, Connection, describe, die_with_parent, flush, stand_before_the_daemon
 from config.secret import Secret
 from regrow.protocol.errors import ExecutionError, InvalidArguments, NotFound, RegrowError
 from runtime import clock, reasons
@@ -219,6 +219,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[2]))
     fd = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    stand_before_the_daemon()
     sys.argv[1:] = []
     Host(Connection(fd)).serve()
 

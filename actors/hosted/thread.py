@@ -2,7 +2,8 @@
 
 For blocking C calls that give the interpreter back: the hub serves everybody else meanwhile. The front hands one
 message at a time to the thread and waits there. A handler that outlives its limits crashes the actor as always; its
-thread cannot be stopped, so it is left behind, reported when it stays, and the restart has a thread of its own.
+thread cannot be stopped, so it is left behind, reported when it stays, and the restart has a thread of its own; only so
+many may hang at the same time (`lane.MAX_LEFT_BEHIND`), then the start itself fails.
 """
 
 from __future__ import annotations

@@ -659,6 +659,11 @@ def limit(setup: Setup) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (setup.address_space, setup.address_space))
     if setup.nice:
         os.nice(setup.nice)
+    stand_before_the_daemon()
+
+
+def stand_before_the_daemon() -> None:
+    """Have the kernel's out-of-memory killer take this process before it takes the daemon."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib is slow to import
             file.write(str(OOM_SCORE_ADJUST))

@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gevent.monkey import get_original
+
 from config.secret import Secret
 from regrow.protocol.errors import Refused
 from runtime.actor import Actor, exported
+
+#: as C code that blocks, and not as a patched call, which would switch greenlets
+native_sleep = get_original("time", "sleep")
 
 
 class Counter(Actor):
@@ -23,6 +28,7 @@ class Counter(Actor):
         self.told = told
         self.key = key
         self.began_in = threading.get_ident()
+        self.answer: Any = None
 
     def on_stop(self) -> None:
         if self.told is not None:
@@ -36,6 +42,7 @@ class Counter(Actor):
             os._exit(7)
         if message == "later":
             self.number += 100
+            self.answer.resolve(self.number)
         return ["heard", message]
 
     @exported
@@ -96,9 +103,11 @@ class Counter(Actor):
         return self.remaining_s(1000.0)
 
     @exported
-    def soon(self) -> None:
-        """Send a message to itself."""
+    def soon(self) -> int:
+        """Send a message to itself, and answer when it came."""
+        self.answer = self.defer()
         self.send_after(0.01, "later")
+        return 0
 
     @exported
     def count(self, to: int) -> Iterator[int]:
@@ -122,6 +131,15 @@ class Counter(Actor):
     def unsendable(self) -> object:
         """Return what cannot leave a process."""
         return object()
+
+
+class HangsAtStart(Actor):
+    """Starts when there is a file, and hangs until then."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        while not os.access(path, os.F_OK):
+            native_sleep(0.001)
 
 
 class NeverStarts(Actor):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +17,10 @@ from gevent.event import AsyncResult
 from actors.hosted import lane
 from actors.hosted.process import ProcessActor
 from actors.hosted.thread import ThreadActor
+from actors.workers.child import OOM_SCORE_ADJUST
 from config.secret import Secret
 from regrow.protocol.errors import ExecutionError, InvalidArguments, Refused, RegrowError, Unavailable
-from runtime import clock
+from runtime import clock, events
 from runtime.exports import exports_of
 from runtime.messages import Call
 from runtime.names import whereis
@@ -29,10 +30,11 @@ from runtime.ref import Ref
 from runtime.signals import Down, monitor
 from runtime.streams import iterate
 from supervisors import Backoff, ChildSpec, Supervisor
-from tests.actors.hosted.classes import Counter, NeverStarts
+from tests.actors.hosted.classes import Counter, HangsAtStart, NeverStarts
 from tests.actors.workers.conftest import PATIENCE_S, EventLog
 
 Start = Callable[..., Ref]
+LOG = EventLog()
 PLACES = ["hub", "thread", "process"]
 AWAY = ["thread", "process"]
 
@@ -71,14 +73,12 @@ def start() -> Iterator[Start]:
         supervisor.stop(timeout=PATIENCE_S)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def happened() -> Iterator[EventLog]:
-    from runtime import events
-
-    log = EventLog()
-    unsubscribe = events.subscribe(log.add)
-    yield log
+    unsubscribe = events.subscribe(LOG.add)
+    yield LOG
     unsubscribe()
+    LOG.seen.clear()
 
 
 def it() -> Ref:
@@ -89,12 +89,10 @@ def it() -> Ref:
 
 def restarted(old: Ref) -> Ref:
     """The next incarnation, once it runs."""
-    with gevent.Timeout(PATIENCE_S):
-        while True:
-            ref = whereis("it")
-            if ref is not None and ref is not old and ref.state_name == "running":
-                return ref
-            gevent.sleep(0.01)
+    starts = 1
+    while LOG.wait("child.started", count=starts, actor="it")[-1]["incarnation"] <= old.serial:
+        starts += 1
+    return it()
 
 
 class EndOf:
@@ -193,10 +191,7 @@ def test_the_deadline_travels_to_the_handler(start: Start, run_in: str) -> None:
 @pytest.mark.parametrize("run_in", PLACES)
 def test_a_message_to_itself_arrives_later(start: Start, run_in: str) -> None:
     ref = start(run_in)
-    ref.call("soon", {})
-    with gevent.Timeout(PATIENCE_S):
-        while ref.call("add", {"number": 0}) != 100:
-            gevent.sleep(0.01)
+    assert ref.call("soon", {}, timeout=PATIENCE_S) == 100
 
 
 @pytest.mark.parametrize("run_in", PLACES)
@@ -243,7 +238,7 @@ def test_the_hub_is_free_while_a_handler_keeps_a_processor_busy(start: Start, ru
 
 @pytest.mark.parametrize("run_in", AWAY)
 def test_a_handler_past_its_limits_is_a_crash_and_the_next_incarnation_serves(
-    start: Start, run_in: str, tmp_path: Path
+    start: Start, run_in: str, tmp_path: Path, happened: EventLog
 ) -> None:
     gate = tmp_path / "gate"
     ref = start(run_in, timeout_s=0.3)
@@ -251,12 +246,16 @@ def test_a_handler_past_its_limits_is_a_crash_and_the_next_incarnation_serves(
         ref.call("hang", {"path": str(gate)}, timeout=0.2)
     assert restarted(ref).call("add", {"number": 1}, timeout=PATIENCE_S) == 1
     gate.touch()
-    with gevent.Timeout(PATIENCE_S):
-        while any(isinstance(item, lane.Lane) and item.is_busy for item in gc.get_objects()):
-            gevent.sleep(0.01)
+    if run_in == "thread":
+        assert happened.wait("actor.thread_returned", actor="it")[0]["stuck"] == 0
 
 
 # -- a process --------------------------------------------------------------------------------------------------------
+
+
+def test_the_kernel_takes_the_process_before_the_daemon_when_memory_is_out(start: Start) -> None:
+    pid = start("process").call("where", {})["pid"]
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == OOM_SCORE_ADJUST
 
 
 def test_the_process_is_another_one_and_goes_with_the_actor(start: Start) -> None:
@@ -328,3 +327,27 @@ def test_a_thread_that_does_not_come_back_is_reported_by_name_and_line(
     assert "classes.py" in stuck["where"]
     restarted(ref)
     gate.touch()
+    happened.wait("actor.thread_returned", actor="it")
+
+
+def test_an_actor_whose_start_hangs_keeps_only_so_many_threads_and_starts_when_one_comes_back(
+    happened: EventLog, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    child = spec("thread", actor_class=HangsAtStart, path=str(gate))
+    child.start_timeout_s, child.backoff = 0.05, Backoff(base_s=0.001, max_s=0.001)
+    gate.touch()
+    supervisor = Supervisor.start([child], max_restarts=1000)
+    gate.unlink()
+    before = len(sys._current_frames())
+    it().kill()
+    refusals = happened.wait("actor.crashed", count=3, actor="it", reason="TooManyStuck")
+    assert len(sys._current_frames()) == before - 1 + lane.MAX_LEFT_BEHIND
+    assert "it has 4 threads that hang, one of them at " in refusals[0]["message"]
+    assert "classes.py:" in refusals[0]["message"]
+    assert 'run_in = "process"' in refusals[0]["message"]
+    gate.touch()
+    returned = happened.wait("actor.thread_returned", count=lane.MAX_LEFT_BEHIND, actor="it")
+    assert returned[-1]["stuck"] == 0
+    happened.wait("child.started", count=2, actor="it")
+    supervisor.stop(timeout=PATIENCE_S)

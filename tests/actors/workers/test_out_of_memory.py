@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.workers import child, spawn
+from actors.workers import spawn
 from actors.workers.memory import LOOK_EVERY_S, OutOfMemoryKills
 from regrow.protocol.errors import ActorDown
 from regrow.testing import ManualClock
@@ -58,14 +58,6 @@ def test_a_worker_that_somebody_kills_is_not_said_to_have_been_out_of_memory(
         running.call("faulty:shoot_self", 9)
     assert caught.value.details["memory_was_out"] is False
     assert "lack of memory" not in str(caught.value)
-
-
-def test_a_worker_stands_before_the_daemon_in_the_eyes_of_the_out_of_memory_killer(pool: StartPool) -> None:
-    running = pool()
-    running.call("faulty:add", 1, 1)
-    own = int(Path("/proc/self/oom_score_adj").read_text())
-    its = int(Path(f"/proc/{running.process().pid}/oom_score_adj").read_text())
-    assert its == child.OOM_SCORE_ADJUST > own
 
 
 def counting(path: Path, count: int) -> None:
