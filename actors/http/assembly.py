@@ -188,6 +188,7 @@ def _settings(
             limiter=f"{name}/limiter",
             breaker=f"{name}/breaker",
             patience_s=config.breaker.patience,
+            rules=config.breaker.rules,
         ),
         try_limit_s=config.try_timeout,
         remaining_header=None if rate is None else rate.header,

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from actors.http.signing import NEEDS_BOTOCORE, has_botocore, unknown_places
+from actors.resilience.classify import OwnRules
 from actors.resilience.policy import BreakerPolicy, OnRedisDown, RatePolicy, RetryPolicy
 from config.schema import Duration, PositiveDuration, Problem, Size, Supervised, Table
 from config.secret import Secret
@@ -198,6 +199,34 @@ class Idempotency(Table, frozen=True, kw_only=True):
     """The argument by which a caller brings a key of its own; it is not sent as anything else."""
 
 
+Counted = (
+    Annotated[int, Meta(ge=300, le=599)]
+    | Literal["connection_error", "decode_error", "rate_limited", "timeout", "too_large", "upstream_error"]
+)
+
+
+class HttpBreaker(BreakerPolicy, frozen=True, kw_only=True):
+    """When the circuit opens and how it closes again, and which errors count."""
+
+    count: list[Counted] = msgspec.field(default_factory=list)
+    """Statuses and error codes that count as failures beside those that do anyway: statuses from 500 on,
+    connection_error, timeout and decode_error. For example [429]."""
+    ignore: list[Counted] = msgspec.field(default_factory=list)
+    """Statuses and error codes that say nothing about the peer, neither good nor bad: for example [501, "timeout"]. A
+    status goes before a code."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        both = [word for word in self.count if word in self.ignore]
+        if both:
+            raise Problem(f"{both[0]!r} stands in count too", key="ignore")
+
+    @property
+    def rules(self) -> OwnRules:
+        """Which errors count."""
+        return OwnRules(frozenset(self.count), frozenset(self.ignore))
+
+
 class HttpApi(Supervised, frozen=True, kw_only=True):
     """What every integration over HTTP may say."""
 
@@ -215,7 +244,7 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     """How long connecting may take."""
     retry: RetryPolicy = RetryPolicy()
     """How failed tries are repeated."""
-    breaker: BreakerPolicy = BreakerPolicy()
+    breaker: HttpBreaker = HttpBreaker()
     """When calls are refused because the peer is known to fail."""
     rate_limit: RatePolicy | None = None
     """How many requests go; absent: only what the peer says in Retry-After and RateLimit fields counts."""

@@ -63,6 +63,11 @@ class CircuitChanged:
     certain: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Enable:
+    """The breaker's own timer: the time for which it was disabled may be over."""
+
+
 @dataclass(slots=True)
 class CircuitTable:
     """Where circuits outlive their actor: made with the tree, owned by nobody who can crash."""
@@ -94,14 +99,21 @@ class Breaker(Actor):
         self._front = front
         self._circuit = Circuit(integration, policy, table.record)
         self._announced: State = table.record.state
+        self._disabled = False
+        self._enabling: clock.Timer | None = None
 
     def on_start(self) -> None:
         """Show the state that outlived the last incarnation."""
         declare(self._integration)
         self._show(self._announced)
+        # Its predecessor has told already that it is disabled.
+        self._disabled = self._disabled_s() > 0
+        self._enable_later()
 
     def on_stop(self) -> None:
         """Close the connections to Redis."""
+        if self._enabling is not None:
+            self._enabling.cancel()
         shared.close_quietly(self._table.shared)
 
     def on_receive(self, message: object) -> Granted | None:
@@ -110,6 +122,9 @@ class Breaker(Actor):
             return self._permit()
         if isinstance(message, Settled):
             self._settle(message)
+            return None
+        if isinstance(message, _Enable):
+            self._look_whether_disabled()
             return None
         raise TypeError(f"the breaker of {self._integration} got a message of type {type(message).__name__}")
 
@@ -123,6 +138,13 @@ class Breaker(Actor):
     def close(self) -> dict[str, Any]:
         """Close the circuit by hand; it opens again by itself when failures come."""
         self._decide(self._circuit.close)
+        return dict(self.status())
+
+    @exported
+    def disable(self, for_s: Annotated[float, Meta(gt=0, le=LONGEST_HOLD_S)] = 3600.0) -> dict[str, Any]:
+        """Let every call go for `for_s` seconds, one hour unless told otherwise, whatever their outcomes are."""
+        self._decide(lambda: self._circuit.disable(for_s))
+        self._enable_later()
         return dict(self.status())
 
     @exported
@@ -144,6 +166,8 @@ class Breaker(Actor):
         }
         if circuit.state == "open":
             shown["retry_after_s"] = round(circuit.retry_after_s(), 3)
+        if (left_s := self._disabled_s()) > 0:
+            shown["disabled_s"] = round(left_s, 3)
         if shared_circuit is not None:
             shown["redis"] = shared_circuit.link.state
         return shown
@@ -222,6 +246,7 @@ class Breaker(Actor):
             failures=[at + shift for at in record.failures],
             opened_at=record.opened_at + shift,
             until=record.until + shift,
+            disabled_until=record.disabled_until + shift if record.disabled_until else 0.0,
             tallies=[],
             probes={probe: ends + shift for probe, ends in record.probes.items()},
         )
@@ -230,6 +255,26 @@ class Breaker(Actor):
         for change in self._circuit.take_transitions():
             self._announced = change.new
             self._tell_everybody(change)
+        self._look_whether_disabled()
+
+    def _disabled_s(self) -> float:
+        """Return how long it still lets everything go."""
+        return max(0.0, self._table.record.disabled_until - clock.now())
+
+    def _look_whether_disabled(self) -> None:
+        left_s = self._disabled_s()
+        if (left_s > 0) != self._disabled:
+            self._disabled = left_s > 0
+            if self._disabled:
+                events.publish("breaker.disabled", actor=self._integration, for_s=round(left_s, 3))
+            else:
+                events.publish("breaker.enabled", actor=self._integration)
+            self._enable_later()
+
+    def _enable_later(self) -> None:
+        if self._enabling is not None:
+            self._enabling.cancel()
+        self._enabling = self.send_after(self._disabled_s(), _Enable()) if self._disabled else None
 
     def _tell_everybody(self, change: Transition) -> None:
         TRANSITIONS.inc(self._integration, change.new)

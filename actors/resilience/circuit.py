@@ -40,6 +40,8 @@ class CircuitRecord(msgspec.Struct, kw_only=True):
     until: float = 0.0
     trips: int = 0
     held: bool = False
+    disabled_until: float = 0.0
+    """Until then every call goes and no outcome counts."""
     probes: dict[str, float] = msgspec.field(default_factory=dict)
     probes_given: int = 0
 
@@ -176,8 +178,8 @@ class _Changes(pybreaker.CircuitBreakerListener):
 class Circuit:
     """The decisions of one circuit over a record that somebody else keeps.
 
-    Call `adopt` with the record and the time, then one of `permit`, `settle`, `hold_open`, `close`, `reset`; then keep
-    the record again. `take_transitions` returns what changed, also what another daemon changed in the meantime.
+    Call `adopt` with the record and the time, then one of `permit`, `settle`, `hold_open`, `close`, `disable`, `reset`;
+    then keep the record again. `take_transitions` returns what changed, also what another daemon changed meanwhile.
     """
 
     def __init__(self, name: str, policy: BreakerPolicy, record: CircuitRecord | None = None) -> None:
@@ -230,6 +232,11 @@ class Circuit:
         """Return the seconds until an open circuit lets a probe go, 0 when it is not open. Never switches."""
         return max(0.0, self.record.until - self._storage.now) if self.record.state == "open" else 0.0
 
+    @property
+    def is_disabled(self) -> bool:
+        """True while an operator has it let everything go and count nothing."""
+        return self._storage.now < self.record.disabled_until
+
     def permit(self) -> Granted | Barred:
         """Decide whether one call may go now. Never switches."""
         record, now = self.record, self._storage.now
@@ -254,6 +261,8 @@ class Circuit:
         record, policy = self.record, self.policy
         if permit.generation != record.generation:
             return False
+        if self.is_disabled:
+            return True
         slow = policy.slow_call is not None and elapsed_s >= policy.slow_call and outcome != "unknown"
         if record.state == "half-open":
             return self._settle_probe(permit.probe, "failed" if slow else outcome)
@@ -280,12 +289,19 @@ class Circuit:
         self._pybreaker.open()
         self.record.until = self._storage.now + for_s
         self.record.held = True
+        self.record.disabled_until = 0.0
+
+    def disable(self, for_s: float) -> None:
+        """Let everything go by hand for `for_s` seconds and count nothing, then begin as new. Never switches."""
+        self.reset()
+        self.record.disabled_until = self._storage.now + for_s
 
     def close(self) -> None:
         """Close by hand and forget the failures, but not how often the circuit has tripped. Never switches."""
         self._pybreaker.close()
         self._storage.reset_counter()
         self.record.held = False
+        self.record.disabled_until = 0.0
 
     def reset(self) -> None:
         """Close by hand as if the circuit were new; outcomes of calls under way no longer count. Never switches."""

@@ -54,6 +54,27 @@ class Verdict:
     blame: Blame
 
 
+@dataclass(frozen=True, slots=True)
+class OwnRules:
+    """What a configuration says of single statuses and error codes, which goes before the general verdict."""
+
+    count: frozenset[int | str] = frozenset()
+    ignore: frozenset[int | str] = frozenset()
+
+    def blame(self, error: RegrowError) -> Blame | None:
+        """Return whose fault the configuration says it is, by status before code; None when it says nothing.
+
+        Never switches.
+        """
+        status = getattr(error, "status", None) or error.details.get("status")
+        for word in (status, error.code):
+            if word in self.ignore:
+                return "unknown"
+            if word in self.count:
+                return "peer"
+        return None
+
+
 def status_verdict(status: int) -> Verdict:
     """Classify an HTTP status of 300 or more. Never switches."""
     if status >= 500:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from actors.resilience.breaker import Permit, Settled
 from actors.resilience.circuit import Granted, Outcome
-from actors.resilience.classify import classify
+from actors.resilience.classify import OwnRules, classify
 from actors.resilience.limiter import Admit, GiveBack
 from actors.resilience.policy import RetryPolicy
 from actors.resilience.retry import Again, GiveUp, RetryBudget, decide
@@ -57,13 +57,21 @@ class Guarded:
     """How one integration guards its calls; `limiter` and `breaker` are the names of their actors, None without one."""
 
     def __init__(
-        self, integration: str, *, retry: RetryPolicy, limiter: str | None, breaker: str | None, patience_s: float
+        self,
+        integration: str,
+        *,
+        retry: RetryPolicy,
+        limiter: str | None,
+        breaker: str | None,
+        patience_s: float,
+        rules: OwnRules | None = None,
     ) -> None:
         self.integration = integration
         self.retry = retry
         self.limiter = limiter
         self.breaker = breaker
         self.patience_s = patience_s
+        self.rules = OwnRules() if rules is None else rules
         self._budget = RetryBudget(retry.budget, saved=max(10.0, 3.0 * retry.retries))
 
     def __repr__(self) -> str:
@@ -161,8 +169,12 @@ class Guarded:
         return Try(number, ticket, max(own, 0.0), own_limit=True)
 
     def _outcome(self, error: RegrowError, current: Try, elapsed_s: float) -> Outcome:
-        blame = classify(error).blame
-        if isinstance(error, TimedOut | DeadlineExceeded) and not current.own_limit:
+        blame = self.rules.blame(error) or classify(error).blame
+        if (
+            isinstance(error, TimedOut | DeadlineExceeded)
+            and not current.own_limit
+            and "timeout" not in self.rules.ignore
+        ):
             # A caller with a tiny deadline must not open the circuit for everybody.
             return "failed" if elapsed_s >= self.patience_s else "unknown"
         return {"peer": "failed", "nobody": "ok", "unknown": "unknown"}[blame]  # type: ignore[return-value]

@@ -99,9 +99,14 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     circuit = commands.add_parser("circuit", parents=[where, changing], help="turn an integration's circuit by hand")
     circuit.add_argument("target", metavar="NAME", help="an integration with a breaker")
-    circuit.add_argument("action", choices=("open", "close", "reset"), help="what to do with it")
     circuit.add_argument(
-        "--for", dest="for_s", metavar="SECONDS", type=_seconds, help="hold it open so long (default: an hour)"
+        "action",
+        choices=("open", "close", "disable", "reset"),
+        help="open: refuse calls; close: let them go until they fail; disable: let them go though they fail; reset: "
+        "close it as if it were new",
+    )
+    circuit.add_argument(
+        "--for", dest="for_s", metavar="TIME", type=_seconds, help="open or disable it so long: 5m (default: an hour)"
     )
     inspect = commands.add_parser("inspect", parents=[where, changing], help="show what an actor's class lets be seen")
     inspect.add_argument("target", metavar="NAME", help="an actor's name or path")
@@ -143,11 +148,16 @@ def _count(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        seconds = float(text.removesuffix("s"))
+        seconds = float(text)
     except ValueError:
-        seconds = math.nan
+        from config.schema import Duration
+
+        try:
+            seconds = float(Duration(text))
+        except ValueError:
+            seconds = math.nan
     if not 0 < seconds < 1e7:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0, such as 90, 1.5s or 5m")
     return seconds
 
 

@@ -290,14 +290,15 @@ def do_why(options: argparse.Namespace) -> int:
 
 @_guarded
 def do_circuit(options: argparse.Namespace) -> int:
-    """Open, close or reset an integration's circuit by hand."""
+    """Open, close, disable or reset an integration's circuit by hand."""
     body = {} if options.for_s is None else {"for_s": options.for_s}
     name = urllib.parse.quote(options.target, safe="")
     found = _admin(options)(f"/integrations/{name}/circuit/{options.action}", body)
     if options.json:
         _print_value(found, True)
     else:
-        print(f"{found['name']}: {found['before']} -> {found['circuit_state']}")
+        disabled = f", disabled for {found['disabled_s']:g} s" if "disabled_s" in found else ""
+        print(f"{found['name']}: {found['before']} -> {found['circuit_state']}{disabled}")
     return EX_OK
 
 

@@ -2,7 +2,7 @@
 
     GET  /integrations/status                    all of them
     GET  /integrations/{name}/health             one, with latencies and its last error
-    POST /integrations/{name}/circuit/reset      admin; also .../open ({"for_s": 60}) and .../close
+    POST /integrations/{name}/circuit/reset      admin; also .../close, .../open and .../disable ({"for_s": 60})
 
 `status` is healthy, or degraded while its circuit is not closed, its actor is not running, or under half of the recent
 calls went well. Latencies are seconds over the last calls that really went out (runtime.telemetry).
@@ -18,8 +18,8 @@ from runtime import telemetry
 from runtime.edge.http import Request, Response, Routes, audit, json_response
 from runtime.names import whereis
 
-ACTIONS: Final = ("open", "close", "reset")
-MAX_OPEN_S: Final = 7 * 86400.0
+ACTIONS: Final = ("open", "close", "disable", "reset")
+MAX_HOLD_S: Final = 86400.0
 LOW_SUCCESS: Final = 0.5
 
 
@@ -81,6 +81,12 @@ def circuit_state(name: str) -> str | None:
     return str(found) if found is not None else None
 
 
+def _disabled_s(name: str) -> float | None:
+    breaker = whereis(f"{name}/breaker")
+    left_s = None if breaker is None or breaker.actor is None else breaker.actor.status().get("disabled_s")
+    return left_s if isinstance(left_s, float) else None
+
+
 def _status(directory: Directory) -> Response:
     found = [describe(entry) for entry in directory.entries() if entry.kind == "integration"]
     return json_response({"integrations": found})
@@ -112,17 +118,20 @@ def _turn_circuit(directory: Directory, request: Request) -> Response:
     breaker.call(action, _arguments(action, body))
     after = circuit_state(entry.name)
     audit(request.caller, f"circuit.{action} {entry.name}", before, after)
-    return json_response({"name": entry.name, "before": before, "circuit_state": after})
+    told: dict[str, Any] = {"name": entry.name, "before": before, "circuit_state": after}
+    if (left_s := _disabled_s(entry.name)) is not None:
+        told["disabled_s"] = left_s
+    return json_response(told)
 
 
 def _arguments(action: str, body: dict[str, Any]) -> dict[str, Any]:
     for_s = body.get("for_s")
     if for_s is None:
         return {}
-    if action != "open":
-        raise InvalidArguments("for_s goes with open only")
-    if not isinstance(for_s, int | float) or isinstance(for_s, bool) or not 0 < for_s <= MAX_OPEN_S:
-        raise InvalidArguments(f"for_s must be seconds above 0 and at most {MAX_OPEN_S:g}")
+    if action not in ("open", "disable"):
+        raise InvalidArguments("for_s goes with open and disable only")
+    if not isinstance(for_s, int | float) or isinstance(for_s, bool) or not 0 < for_s <= MAX_HOLD_S:
+        raise InvalidArguments(f"for_s must be seconds above 0 and at most {MAX_HOLD_S:g}")
     return {"for_s": float(for_s)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -198,6 +199,10 @@ def test_a_circuit_is_turned_by_hand_with_the_daemons_own_admin_token(served: Da
     assert said.startswith("regrow: circuit_open: ")
     status, out, _ = run(served, "circuit", "shop", "reset", "--json")
     assert (status, json.loads(out)["circuit_state"]) == (0, "closed")
+    status, out, _ = run(served, "circuit", "shop", "disable", "--for", "5m")
+    assert re.fullmatch(r"shop: closed -> closed, disabled for (300|299\.\d+) s\n", out), out
+    assert run(served, "circuit", "shop", "close")[1] == "shop: closed -> closed\n"
+    assert run(served, "circuit", "shop", "open", "--for", "a while")[0] == 2
 
 
 def test_a_circuit_that_is_not_there_is_told(served: Daemon) -> None:

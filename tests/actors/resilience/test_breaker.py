@@ -153,3 +153,53 @@ def test_its_status_says_what_an_operator_asks(manual: ManualClock, supervised: 
         "generation": 0,
         "held": False,
     }
+
+
+def test_an_operator_can_disable_it_for_a_time_and_everybody_hears_of_it(
+    manual: ManualClock, supervised: Supervised, heard: list[events.Event]
+) -> None:
+    ref = supervised("api/breaker", Breaker, "api", POLICY, CircuitTable())
+    fail(ref, 5)
+    heard.clear()
+    assert ref.call("disable", {"for_s": 300.0})["disabled_s"] == 300.0
+    fail(ref, 50)
+    manual.advance(299)
+    fail(ref, 50)
+    assert ref.actor.status()["disabled_s"] == pytest.approx(1.0)
+    manual.advance(1.5)
+    gevent.idle()
+    assert "disabled_s" not in ref.actor.status()
+    fail(ref, 5)
+    refusal(ref)
+    topics = [event.topic for event in heard if event.topic.startswith("breaker.")]
+    assert topics == ["breaker.closed", "breaker.disabled", "breaker.enabled", "breaker.opened"]
+
+
+def test_disabled_for_longer_it_stays_so(
+    manual: ManualClock, supervised: Supervised, heard: list[events.Event]
+) -> None:
+    ref = supervised("api/breaker", Breaker, "api", POLICY, CircuitTable())
+    ref.call("disable", {"for_s": 10.0})
+    ref.call("disable", {"for_s": 100.0})
+    manual.advance(50)
+    gevent.idle()
+    fail(ref, 5)
+    assert ref.actor.status()["disabled_s"] == pytest.approx(50.0)
+    ref.call("close")
+    topics = [event.topic for event in heard if event.topic.startswith("breaker.")]
+    assert topics == ["breaker.disabled", "breaker.enabled"]
+
+
+def test_killed_while_disabled_it_comes_back_disabled_and_ends_it_in_time(
+    manual: ManualClock, supervised: Supervised, heard: list[events.Event]
+) -> None:
+    ref = supervised("api/breaker", Breaker, "api", POLICY, CircuitTable())
+    ref.call("disable", {"for_s": 100.0})
+    ref.kill()
+    gevent.idle()
+    reborn = found("api/breaker")
+    fail(reborn, 20)
+    manual.advance(101)
+    gevent.idle()
+    topics = [event.topic for event in heard if event.topic.startswith("breaker.")]
+    assert topics == ["breaker.disabled", "breaker.enabled"]

@@ -205,6 +205,37 @@ def test_after_a_reset_calls_under_way_no_longer_count() -> None:
     assert bench.circuit.state == "closed"
 
 
+def test_disabled_it_grants_everything_and_counts_nothing_until_its_time_is_over() -> None:
+    bench = Bench()
+    bench.trip()
+    before = Granted(bench.record.generation)
+    bench.circuit.disable(100.0)
+    assert not bench.settle(before, "failed")
+    for _ in range(50):
+        bench.call("failed", 60.0)
+    assert (bench.circuit.state, bench.circuit.failures()) == ("closed", 0)
+    bench.now += 100.0
+    for _ in range(4):
+        bench.call("failed")
+    assert bench.circuit.state == "closed"
+    bench.call("failed")
+    assert bench.permit() == Barred("open", 30.0)
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "open"])
+def test_a_disabled_circuit_counts_again_as_soon_as_it_is_turned_by_hand(how: str) -> None:
+    bench = Bench()
+    bench.circuit.adopt(bench.record, bench.now)
+    bench.circuit.disable(100.0)
+    if how == "open":
+        bench.circuit.hold_open(10.0)
+        assert bench.permit() == Barred("open", 10.0)
+    else:
+        getattr(bench.circuit, how)()
+        bench.trip()
+    assert bench.circuit.state == "open"
+
+
 def test_every_change_is_announced_once_and_in_order() -> None:
     bench = Bench()
     bench.trip()
@@ -317,7 +348,9 @@ def test_counting_shares_takes_a_bounded_memory() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["call", "wait", "hold", "close", "reset"]), st.integers(0, 10), st.floats(0, 200)),
+    st.tuples(
+        st.sampled_from(["call", "wait", "hold", "close", "reset", "disable"]), st.integers(0, 10), st.floats(0, 200)
+    ),
     max_size=60,
 )
 
@@ -337,6 +370,9 @@ def test_whatever_happens_the_rules_hold(steps: list[tuple[str, int, float]], pr
             bench.circuit.close()
         elif what == "reset":
             bench.circuit.reset()
+        elif what == "disable":
+            bench.circuit.disable(seconds + 1)
+            assert isinstance(bench.permit(), Granted)
         elif under_way and number < 7:
             bench.settle(under_way.pop(number % len(under_way)), outcomes[number % 3])
         else:
@@ -350,5 +386,6 @@ def test_whatever_happens_the_rules_hold(steps: list[tuple[str, int, float]], pr
         assert len(record.probes) <= probes
         assert len(record.failures) <= failures
         assert record.state == "open" or not record.held
+        assert record.state == "closed" or bench.now >= record.disabled_until
         copied = msgspec.json.decode(msgspec.json.encode(record), type=CircuitRecord)
         assert copied == record

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from actors.resilience.classify import Verdict, classify, is_permanent_refusal, means_unavailable
+from actors.resilience.classify import OwnRules, Verdict, classify, is_permanent_refusal, means_unavailable
 from regrow.protocol.errors import (
     CircuitOpen,
     ConnectionFailed,
@@ -15,6 +15,7 @@ from regrow.protocol.errors import (
     RateLimited,
     RegrowError,
     TimedOut,
+    TooLarge,
     UpstreamError,
 )
 
@@ -81,3 +82,18 @@ def test_other_refusals_are_cleared_by_waiting(body: object) -> None:
 )
 def test_only_an_unavailable_peer_is_stood_in_for(error: RegrowError, stands_in: bool) -> None:
     assert means_unavailable(error) is stands_in
+
+
+def test_a_configuration_says_which_statuses_and_codes_count_and_which_say_nothing() -> None:
+    rules = OwnRules(frozenset({429, "too_large"}), frozenset({503, "timeout", "upstream_error"}))
+    said = {
+        UpstreamError("x", status=503): "unknown",
+        UpstreamError("x", status=500): "unknown",
+        UpstreamError("x", status=429): "peer",
+        RateLimited("x", started="yes", details={"status": 429}): "peer",
+        RateLimited("x", started="yes", details={"status": 403}): None,
+        TimedOut("x"): "unknown",
+        TooLarge("x"): "peer",
+        DecodeError("x"): None,
+    }
+    assert [rules.blame(error) for error in said] == list(said.values())

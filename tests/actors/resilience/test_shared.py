@@ -354,6 +354,21 @@ def test_a_change_made_elsewhere_is_announced_here(
     assert [event.topic for event in heard if event.topic.startswith("breaker.")] == ["breaker.opened"]
 
 
+def test_disabled_by_one_daemon_it_lets_the_calls_of_all_go(
+    supervised: Supervised, link: Links, redis: RedisServer, heard: list[events.Event]
+) -> None:
+    here, there = two_breakers(supervised, link, redis)
+    fail(here, 5)
+    here.call("disable", {"for_s": 60.0})
+    fail(there, 20)
+    assert there.actor.status()["disabled_s"] == pytest.approx(60.0, abs=2.0)
+    there.call("reset")
+    fail(here, 5)
+    with pytest.raises(CircuitOpen):
+        there.ask(Permit())
+    assert [event.topic for event in heard].count("breaker.disabled") == 2
+
+
 def test_killed_while_open_it_is_still_open_in_redis(supervised: Supervised, link: Links, redis: RedisServer) -> None:
     here, _ = two_breakers(supervised, link, redis)
     fail(here, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import gevent
 import pytest
@@ -534,3 +535,43 @@ def test_a_thousand_calls_with_random_kills_each_get_one_answer(api: Start, http
     assert sum(isinstance(each, ActorDown) for each in outcomes) <= 60
     assert made.call("get_user", username="after") == {"path": "/users/after"}
     assert made.front.actor.status()["running"] == 0
+
+
+@pytest.mark.parametrize(
+    ("breaker", "reply", "opens"),
+    [
+        ({}, {"status": 429}, False),
+        ({"count": [429]}, {"status": 429}, True),
+        ({"count": ["rate_limited"]}, {"status": 429}, True),
+        ({"count": [401]}, {"status": 401}, True),
+        ({}, {"status": 501}, True),
+        ({"ignore": [501]}, {"status": 501}, False),
+        ({"ignore": ["upstream_error"]}, {"status": 500}, False),
+        ({"ignore": [501]}, {"status": 500}, True),
+        ({"ignore": ["upstream_error"], "count": [500]}, {"status": 500}, True),
+        ({"ignore": ["timeout"]}, {"hold": True}, False),
+        ({}, {"hold": True}, True),
+    ],
+)
+def test_the_configuration_says_which_errors_count(
+    api: Start, http_peer: HttpPeer, breaker: dict[str, object], reply: dict[str, Any], opens: bool
+) -> None:
+    http_peer.reply("*", **reply)
+    made = api(breaker={"failures": 2, **breaker}, try_timeout="50ms")
+    fail(made, 2)
+    gevent.sleep(0.02)
+    assert (made.part("breaker").actor.status()["circuit"] == "open") == opens
+    http_peer.release()
+
+
+def test_a_limiter_killed_while_its_bucket_is_spent_costs_no_call_and_lets_none_more_go(
+    api: Start, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("*", json={})
+    made = api(rate_limit={"requests": 1, "window": "1h", "algorithm": "token_bucket", "burst": 3})
+    for _ in range(3):
+        made.call("get_user", username="ada")
+    made.part("limiter").kill()
+    with pytest.raises(RateLimited):
+        made.call("get_user", username="ada")
+    assert http_peer.count() == 3

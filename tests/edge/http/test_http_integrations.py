@@ -115,6 +115,13 @@ def test_a_circuit_is_held_open_closed_and_reset_by_an_admin_who_is_audited(edge
     ]
 
 
+def test_a_circuit_is_disabled_for_a_time_and_that_is_told(edge: Edge) -> None:
+    told = edge.post("/integrations/shop/circuit/disable", {"for_s": 300}).json()
+    assert told.pop("disabled_s") == pytest.approx(300, abs=5)
+    assert told == {"name": "shop", "before": "closed", "circuit_state": "closed"}
+    assert "disabled_s" not in edge.post("/integrations/shop/circuit/reset").json()
+
+
 def test_without_the_admin_token_no_circuit_is_touched(edge: Edge) -> None:
     assert edge.post("/integrations/shop/circuit/open", token="").status_code == 401
     assert edge.post("/integrations/shop/circuit/open", token="wrong").status_code == 401
@@ -129,6 +136,7 @@ def test_without_the_admin_token_no_circuit_is_touched(edge: Edge) -> None:
         ("/integrations/plain/circuit/reset", None, 404),
         ("/integrations/shop/circuit/explode", None, 404),
         ("/integrations/shop/circuit/open", {"for_s": -1}, 422),
+        ("/integrations/shop/circuit/disable", {"for_s": 86401}, 422),
         ("/integrations/shop/circuit/close", {"for_s": 1}, 422),
         ("/integrations/shop/circuit/open", {"forever": True}, 400),
     ],
