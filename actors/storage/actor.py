@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from actors.storage.contract import Partition, partition_text
 from regrow.protocol.errors import Unavailable
 from runtime.names import whereis
 
@@ -17,21 +18,21 @@ class ActorStorage:
         self.name = name
         self.timeout_s = timeout_s
 
-    def load(self, asset: str, partition: str = "") -> Any:
+    def load(self, asset: str, partition: Partition = "") -> Any:
         """Return what is stored; raises `NotFound`. Switches greenlets."""
-        return self._call("load", asset=asset, partition=partition)
+        return self._call("load", asset=asset, partition=partition_text(partition))
 
-    def store(self, asset: str, data: Any, partition: str = "") -> None:
+    def store(self, asset: str, data: Any, partition: Partition = "") -> None:
         """Keep all of the data, or raise and keep none of it. Switches greenlets."""
-        self._call("store", asset=asset, data=data, partition=partition)
+        self._call("store", asset=asset, data=data, partition=partition_text(partition))
 
-    def exists(self, asset: str, partition: str = "") -> bool:
+    def exists(self, asset: str, partition: Partition = "") -> bool:
         """Tell whether `load` would find something. Switches greenlets."""
-        return bool(self._call("exists", asset=asset, partition=partition))
+        return bool(self._call("exists", asset=asset, partition=partition_text(partition)))
 
-    def delete(self, asset: str, partition: str = "") -> None:
+    def delete(self, asset: str, partition: Partition = "") -> None:
         """Remove what is stored, if anything. Switches greenlets."""
-        self._call("delete", asset=asset, partition=partition)
+        self._call("delete", asset=asset, partition=partition_text(partition))
 
     def list_partitions(self, asset: str) -> list[str]:
         """Return the partitions in order; raises `NotFound` when this storage does not know. Switches greenlets."""

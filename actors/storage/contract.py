@@ -1,8 +1,9 @@
 """The storage contract: load, store, exists, delete, and where it is possible list_partitions.
 
-An asset is what the data is ("users"), a partition is the part of it that one call is about ("2026-11-21"); a storage
-whose assets have no parts takes the empty partition. A store replaces nothing halfway: it is kept whole or not at all.
-What is not there is `NotFound` for load and silence for delete, so that both may be repeated.
+An asset is what the data is ("users"), a partition is the part of it that one call is about: a text ("2026-11-21"), or
+in this process a date; a storage whose assets have no parts takes the empty partition. A store replaces nothing
+halfway: it is kept whole or not at all. What is not there is `NotFound` for load and silence for delete, so that both
+may be repeated.
 
 An integration offers the contract by exporting `storage_exports(...)` from its front and answering those calls; then
 `actors.storage.actor.ActorStorage` is the same contract for code in this process, and any client has it on the wire.
@@ -10,7 +11,8 @@ An integration offers the contract by exporting `storage_exports(...)` from its 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Protocol, runtime_checkable
+from datetime import date, datetime
+from typing import Annotated, Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Meta
 
@@ -20,24 +22,25 @@ MAX_KEY_CHARS: Final = 1024
 METHODS: Final = ("load", "store", "exists", "delete", "list_partitions")
 
 Key = Annotated[str, Meta(max_length=MAX_KEY_CHARS)]
+Partition: TypeAlias = str | date
 
 
 class Storage(Protocol):
     """Where data of assets lives; calls raise the typed errors of `regrow.protocol.errors` and nothing else."""
 
-    def load(self, asset: str, partition: str = "") -> Any:
+    def load(self, asset: str, partition: Partition = "") -> Any:
         """Return what is stored; raises `NotFound` when there is nothing. Switches greenlets."""
         ...
 
-    def store(self, asset: str, data: Any, partition: str = "") -> None:
+    def store(self, asset: str, data: Any, partition: Partition = "") -> None:
         """Keep all of the data, or raise and keep none of it. Switches greenlets."""
         ...
 
-    def exists(self, asset: str, partition: str = "") -> bool:
+    def exists(self, asset: str, partition: Partition = "") -> bool:
         """Tell whether `load` would find something. Switches greenlets."""
         ...
 
-    def delete(self, asset: str, partition: str = "") -> None:
+    def delete(self, asset: str, partition: Partition = "") -> None:
         """Remove what is stored; nothing happens when there is nothing. Switches greenlets."""
         ...
 
@@ -49,6 +52,11 @@ class ListsPartitions(Protocol):
     def list_partitions(self, asset: str) -> list[str]:
         """Return the partitions of the asset in order. Switches greenlets."""
         ...
+
+
+def partition_text(partition: Partition) -> str:
+    """Return a partition as it is written in keys, paths and queries: dates and moments in ISO 8601. Never switches."""
+    return partition.isoformat() if isinstance(partition, date | datetime) else partition
 
 
 def storage_exports(*, lists_partitions: bool) -> dict[str, Exported]:

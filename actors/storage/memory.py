@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from actors.storage.contract import Partition, partition_text
 from regrow.protocol.errors import InvalidArguments, NotFound, TooLarge
 
 MAX_ENTRIES: Final = 10_000
@@ -21,14 +22,15 @@ class MemoryStorage:
         self.bytes = 0
         self._assets: dict[str, dict[str, bytes]] = {}
 
-    def load(self, asset: str, partition: str = "") -> Any:
+    def load(self, asset: str, partition: Partition = "") -> Any:
         """Return a copy of what is stored; raises `NotFound`. Never switches."""
-        found = self._assets.get(asset, {}).get(partition)
+        key = partition_text(partition)
+        found = self._assets.get(asset, {}).get(key)
         if found is None:
-            raise NotFound(f"asset {asset!r} has nothing stored for partition {partition!r}")
+            raise NotFound(f"asset {asset!r} has nothing stored for partition {key!r}")
         return msgspec.msgpack.decode(found)
 
-    def store(self, asset: str, data: Any, partition: str = "") -> None:
+    def store(self, asset: str, data: Any, partition: Partition = "") -> None:
         """Keep a copy; raises `TooLarge` beyond the limits and `InvalidArguments` for what no codec carries.
 
         Never switches.
@@ -37,24 +39,25 @@ class MemoryStorage:
             encoded = msgspec.msgpack.encode(data)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidArguments(f"data of type {type(data).__name__} cannot be stored: {error}") from error
-        before = self._assets.get(asset, {}).get(partition)
+        key = partition_text(partition)
+        before = self._assets.get(asset, {}).get(key)
         total = self.bytes + len(encoded) - len(before or b"")
         if total > self.max_bytes:
             raise TooLarge(f"the storage would hold {total} bytes, at most {self.max_bytes} are allowed: delete some")
         entries = sum(map(len, self._assets.values()))
         if before is None and entries >= self.max_entries:
             raise TooLarge(f"the storage holds {entries} partitions, no more are allowed: delete some")
-        self._assets.setdefault(asset, {})[partition] = encoded
+        self._assets.setdefault(asset, {})[key] = encoded
         self.bytes = total
 
-    def exists(self, asset: str, partition: str = "") -> bool:
+    def exists(self, asset: str, partition: Partition = "") -> bool:
         """Tell whether `load` would find something. Never switches."""
-        return partition in self._assets.get(asset, {})
+        return partition_text(partition) in self._assets.get(asset, {})
 
-    def delete(self, asset: str, partition: str = "") -> None:
+    def delete(self, asset: str, partition: Partition = "") -> None:
         """Remove what is stored, if anything. Never switches."""
         partitions = self._assets.get(asset, {})
-        self.bytes -= len(partitions.pop(partition, b""))
+        self.bytes -= len(partitions.pop(partition_text(partition), b""))
         if not partitions:
             self._assets.pop(asset, None)
 
