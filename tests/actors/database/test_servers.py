@@ -11,6 +11,10 @@ import gevent
 import psycopg
 import pytest
 
+from actors.database.engine import Lost
+from actors.database.postgres_login import PostgresLogin
+from config.schema import DatabaseUrl
+from config.secret import Secret
 from regrow.protocol.errors import ConnectionFailed, DatabaseError
 from runtime import clock, events
 from runtime.actor import Actor
@@ -82,7 +86,8 @@ def test_a_login_refused_while_the_file_is_written_is_tried_with_the_new_passwor
 
     monkeypatch.setattr(psycopg, "connect", connect_and_rotate)
     url = url_of(postgres_schema, role)
-    database = start_database(url, {"one": ONE}, pool_size=1, password_file=file, **NO_BREAKER)
+    # nothing is kept open, so that the login is that of the call
+    database = start_database(url, {"one": ONE}, pool_size=1, min_size=0, password_file=file, **NO_BREAKER)
 
     assert database.ask("one") == 1
     assert passwords == ["an-old-secret", "first-secret"]
@@ -104,40 +109,89 @@ def test_a_password_file_that_is_not_there_is_named(
 # -- several hosts
 
 
+class Standby(PostgresServer):
+    """A real standby: a copy of a running primary that follows it, and takes no writes until it is promoted."""
+
+    def __init__(self, primary: PostgresServer) -> None:
+        self._primary = primary
+        super().__init__()
+        self.password = primary.password
+
+    def promote(self) -> None:
+        with psycopg.connect(self.url(), autocommit=True) as admin:
+            assert admin.execute("SELECT pg_promote()").fetchone() == (True,)
+
+    def _initialise(self) -> None:
+        source = ["--host=127.0.0.1", f"--port={self._primary.port}", f"--username={self.user}"]
+        kind = ["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        self._run_program(["pg_basebackup", *source, *kind, f"--pgdata={self._data}"])
+
+    def _environment(self) -> dict[str, str]:
+        return super()._environment() | {"PGPASSWORD": self._primary.password}
+
+
 @pytest.fixture
-def reading_server() -> Iterator[PostgresServer]:
-    """A second server that takes no writes until it is told so, as a standby does."""
-    with PostgresServer() as server:
-        with psycopg.connect(server.url(), autocommit=True) as admin:
-            admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-        server.restart()
+def standby(postgres_server: PostgresServer) -> Iterator[Standby]:
+    server = Standby(postgres_server)
+    with server:
         yield server
 
 
+def both(standby: Standby, primary: PostgresServer, parameters: str) -> str:
+    hosts = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
+    return f"postgresql://regrow:{primary.password}@{hosts}/postgres?{parameters}"
+
+
 def test_writes_follow_the_primary_when_it_fails_over(
-    start_database: StartDatabase, postgres_server: PostgresServer, reading_server: PostgresServer
+    start_database: StartDatabase, postgres_server: PostgresServer, standby: Standby
 ) -> None:
-    hosts = f"127.0.0.1:{reading_server.port},127.0.0.1:{postgres_server.port}"
-    # two servers with one user, each with a password of its own: the standby is given the primary's
-    with _writing(reading_server) as admin:
-        admin.execute(f"ALTER ROLE regrow PASSWORD '{postgres_server.password}'")
-    url = f"postgresql://regrow:{postgres_server.password}@{hosts}/postgres?target_session_attrs=read-write"
+    url = both(standby, postgres_server, "target_session_attrs=read-write")
     database = start_database(url, {"port": PORT, "one": ONE}, pool_size=1, **NO_BREAKER)
     assert database.ask("port") == str(postgres_server.port), "the first host takes no writes"
 
     postgres_server.stop()
     with pytest.raises(ConnectionFailed, match="none of 2 attempts led to a server"):
         database.ask("one")
-    with _writing(reading_server, postgres_server.password) as admin:  # the standby is promoted
-        admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
-    reading_server.restart()
+    standby.promote()
 
-    assert database.ask("port") == str(reading_server.port)
+    assert database.ask("port") == str(standby.port)
 
 
-def _writing(server: PostgresServer, password: str | None = None) -> psycopg.Connection[Any]:
-    options = "-c default_transaction_read_only=off"
-    return psycopg.connect(server.url(), autocommit=True, options=options, password=password or server.password)
+def test_each_kind_of_session_leads_to_its_host(postgres_server: PostgresServer, standby: Standby) -> None:
+    def port_of(wanted: str) -> int:
+        url = both(standby, postgres_server, f"target_session_attrs={wanted}")
+        with PostgresLogin(DatabaseUrl(url), "test").connect(5.0) as connection:
+            return connection.info.port
+
+    first, second = standby.port, postgres_server.port
+
+    assert port_of("any") == first
+    assert port_of("primary") == second
+    assert port_of("read-write") == second
+    assert port_of("standby") == first
+    assert port_of("prefer-standby") == first
+    standby.stop("immediate")
+    assert port_of("prefer-standby") == second
+    with pytest.raises(Lost):
+        port_of("standby")
+
+
+def test_hosts_are_tried_in_random_order_where_the_url_says_so(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    parts = psycopg.conninfo.conninfo_to_dict(postgres_schema.url)
+    hosts = f"127.0.0.1:{parts['port']},localhost:{parts['port']}"
+    url = f"postgresql://{parts['user']}:{parts['password']}@{hosts}/{parts['dbname']}"
+
+    def first_hosts(parameters: str) -> set[str]:
+        found = set()
+        for _ in range(30):
+            with PostgresLogin(DatabaseUrl(url + parameters), "test").connect(5.0) as connection:
+                found.add(connection.info.host)
+        return found
+
+    assert first_hosts("") == {"127.0.0.1"}
+    assert first_hosts("?load_balance_hosts=random") == {"127.0.0.1", "localhost"}
 
 
 def test_a_host_that_does_not_answer_costs_its_own_time_only(
@@ -169,6 +223,20 @@ def test_notifications_become_events(start_database: StartDatabase, postgres_sch
 
     assert notified(database) == [("orders", "number 5"), ('odd "name"', "")]
     assert database.part("db/listener").actor.status()["notified"] == 2
+
+
+def test_a_secret_in_a_notification_is_not_published(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    secret = Secret("a-secret-of-the-configuration")
+    database = start_database(postgres_schema.url, {}, listen=["orders"])
+    database.wait_for("database.listening")
+
+    with postgres_schema.connect() as other:
+        other.execute("SELECT pg_notify('orders', %s)", (f"key {secret.reveal()}",))
+    database.wait_for("database.notified")
+
+    assert notified(database) == [("orders", "key ***")]
 
 
 def test_many_notifications_at_once_all_arrive_in_order(

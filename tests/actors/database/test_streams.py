@@ -468,3 +468,19 @@ def test_a_copy_is_read_in_parts_of_whole_lines_and_can_be_left(copying: Databas
     assert copying.ask("count") == 0
     assert [event.topic for event in copying.events] == ["database.connected"]
     assert "".join(copying.ask("dump_many")).count("\n") == 200_000
+
+
+def test_no_pull_of_a_copy_brings_more_than_about_a_megabyte(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    operations = {
+        "big": {"sql": "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 10000)) TO STDOUT", "kind": "copy_out"}
+    }
+    database = start_database(postgres_schema.url, operations, pool_size=1)
+    stream = database.ask("big")
+    sizes = []
+    while not (batch := pull(stream, 10_000)).done:
+        sizes.append(sum(map(len, batch.items)))
+
+    assert len(sizes) >= 8
+    assert max(sizes) < 2 << 20

@@ -117,7 +117,9 @@ class PostgresServer:
                 user=self._runs_as,
             )
             try:
-                self._child.wait_for_line("database system is ready to accept connections", 30.0)
+                self._child.wait_for_line(
+                    "database system is ready to accept", 30.0
+                )  # a standby: read-only connections
                 return
             except ChildFailed:
                 taken = "could not bind" in self._child.log
