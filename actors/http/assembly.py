@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,12 +14,13 @@ import msgspec
 from actors.http import front, operation, token
 from actors.http.client import HttpClient
 from actors.http.front import Front, InFlight
-from actors.http.operation import KeyRule, Operation, Settings
+from actors.http.operation import Gathered, KeyRule, Operation, Settings
 from actors.http.signing import HmacRule, Sign, aws_signer, hmac_signer
 from actors.http.tables import Auth, HttpApi
 from actors.http.token import FETCH_LIMIT_S, MAX_ANSWER_BYTES, Grant, TokenKeeper, TokenTable
 from actors.http.worker import Worker
-from actors.resilience import breaker, cache, guarded, limiter
+from actors.resilience import batcher, breaker, cache, guarded, limiter
+from actors.resilience.batcher import Batch, Batcher
 from actors.resilience.breaker import Breaker, CircuitTable
 from actors.resilience.cache import Cache
 from actors.resilience.guarded import Guarded
@@ -60,7 +62,8 @@ def assemble(
         if config.cache_store == "redis":
             answers = _shared_shelf(name, config, settings, context.redis_url)
         _share(name, config, context.redis_url, circuit, quota)
-    timeout_s = settings.longest_s + ANSWER_MARGIN_S
+    delay_s = max((each.batching.max_delay_s for each in operations.values() if each.batching is not None), default=0.0)
+    timeout_s = settings.longest_s + ANSWER_MARGIN_S + delay_s
     down = {"on_redis_down": config.on_redis_down}
     children = [
         ChildSpec(id="cache", start=Cache, args=(name, shelf, answers), name=f"{name}/cache"),
@@ -88,9 +91,44 @@ def assemble(
             for lane in range(config.concurrency)
         ),
         ChildSpec(id="front", start=Front, args=(settings, InFlight()), name=name, timeout_s=timeout_s),
+        # Behind the front, so that they stop before it and what they hold still goes.
+        *_batchers(settings),
     ]
     exports = {each.name: each.exported for each in operations.values()}
     return Plan(children=children, exports=exports, timeout_s=timeout_s)
+
+
+def _batchers(settings: Settings) -> list[ChildSpec]:
+    specs = []
+    for each in settings.operations.values():
+        rules = each.batching
+        if rules is None:
+            continue
+        kwargs = {
+            "operation": each.name,
+            "max_size": rules.max_size,
+            "max_delay_s": rules.max_delay_s,
+            "max_weight": rules.max_bytes,
+            "queue": rules.queue,
+            "timeout_s": each.timeout_s + ANSWER_MARGIN_S,
+            "message": partial(_gathered, each),
+            "split": rules.split(settings.doing(each), settings.host),
+        }
+        batcher.declare(settings.name, each.name)
+        specs.append(
+            ChildSpec(
+                id=f"batcher-{each.name}",
+                start=Batcher,
+                args=(settings.name, settings.name),
+                kwargs=kwargs,
+                name=settings.batcher_name(each),
+            )
+        )
+    return specs
+
+
+def _gathered(each: Operation, batch: Batch) -> Gathered:
+    return Gathered(each, batch.items, batch.key)
 
 
 def _token_keeper(name: str, config: HttpApi) -> list[ChildSpec]:

@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from actors.http import freshness
+from actors.http.batching import ITEMS, Batching
 from actors.http.client import Request
 from actors.http.fields import Limits
-from actors.http.operation import Answered, Job, KeyRule, NextPage, Operation, Settings, WorkerUp
+from actors.http.operation import Answered, Gathered, Job, KeyRule, NextPage, Operation, Settings, WorkerUp
 from actors.http.pages import Pages
 from actors.http.template import scalar
 from actors.resilience.breaker import REFUSALS, CircuitChanged, refusal
@@ -158,6 +159,9 @@ class Front(Actor):
         args = operation.exported.check(call.args)
         if operation.max_pages:
             return Pages(self._settings, operation, self._made(operation, args).request)
+        if operation.batching is not None:
+            self._gather(operation, operation.batching, args)
+            return None
         self._begin(self._job(operation, args))
         return None
 
@@ -175,10 +179,43 @@ class Front(Actor):
             ends = clock.now() + message.operation.timeout_s
             promise = self.defer()
             self._dispatch(Job(message.operation, message.request, None, promise, ends, client=client_of(promise)))
+        elif isinstance(message, Gathered):
+            self._begin(self._job(message.operation, self._batch_args(message)))
         elif isinstance(message, _Displaced):
             self._displace(message.job)
         else:
             raise TypeError(f"the front of {self._settings.name} got a message of type {type(message).__name__}")
+
+    def _gather(self, operation: Operation, batching: Batching, args: dict[str, Any]) -> None:
+        """Have a call sent with others; a batch that could not go is not waited for."""
+        settings, rule = self._settings, self._settings.key_rule
+        if operation.keyed and rule is not None and rule.argument in args:
+            raise InvalidArguments(f"argument {rule.argument}: calls are sent in batches, each of which has its own")
+        item = batching.item(args)
+        left_s = self._open_until - clock.now()
+        if left_s > 0 and self._is_certain:
+            REFUSALS.inc(settings.name)
+            raise refusal(settings.name, Barred("open", left_s))
+        batcher = whereis(settings.batcher_name(operation))
+        if batcher is None:
+            raise Unavailable(
+                f"{settings.doing(operation)}: its batcher has crashed and is started again",
+                actor=settings.name,
+                retry_after_s=1.0,
+            )
+        promise = self.defer()
+        own = ClientPromise(
+            client_of(promise), deadline=promise.deadline, callback=lambda answer: _pass_on(answer, promise)
+        )
+        promise.on_abandon = own.cancel
+        batcher.request(item, own)
+
+    def _batch_args(self, batch: Gathered) -> dict[str, Any]:
+        args: dict[str, Any] = {ITEMS: list(batch.items)}
+        rule = self._settings.key_rule
+        if batch.operation.keyed and rule is not None and rule.generate:
+            args[rule.argument] = batch.key
+        return args
 
     def _job(self, operation: Operation, args: dict[str, Any]) -> Job:
         made = self._made(operation, args)
@@ -488,6 +525,13 @@ class Front(Actor):
     def _count(self) -> None:
         self._running.value = len(self._in_flight.by_lane)
         self._waiting.value = len(self._bulkhead) + len(self._following)
+
+
+def _pass_on(answer: Promise, promise: Promise) -> None:
+    if answer.error is None:
+        promise.resolve(answer.value)
+    else:
+        promise.reject(answer.error)
 
 
 def _idempotency_key(rule: KeyRule, args: dict[str, Any]) -> dict[str, str]:

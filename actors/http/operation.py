@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import msgspec
 
 from actors.http import fields, payload
+from actors.http.batching import Batching
 from actors.http.body import Format, decode
 from actors.http.client import HttpClient, Request, Response
 from actors.http.payload import BodyKind
@@ -110,6 +111,8 @@ class Operation:
     """How a body becomes the value, in place of its content type; gets the body and how error texts name the call."""
     judge: Callable[[Response, fields.Limits, str], Verdict | None] | None = None
     """What a response means whatever its status; None leaves that to the status. Raises the typed errors."""
+    batching: Batching | None = None
+    """Calls are gathered and sent as one request."""
 
     @property
     def keeps(self) -> bool:
@@ -195,6 +198,10 @@ class Settings:
         pairs = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in names]
         return urlunsplit(parts._replace(query=urlencode([*pairs, *self.secret_query], quote_via=quote)))
 
+    def batcher_name(self, operation: Operation) -> str:
+        """Return the name of the batcher of an operation. Never switches."""
+        return f"{self.name}/batcher-{operation.name}"
+
     def worker_name(self, lane: int) -> str:
         """Return the name of the worker of a lane. Never switches."""
         return f"{self.name}/worker-{lane + 1}"
@@ -272,6 +279,15 @@ class NextPage:
 
     operation: Operation
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Ask the front for a batch of one operation's calls, answered as one call is; `key` is the batch's own."""
+
+    operation: Operation
+    items: tuple[Any, ...]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ takes the calls, `worker` performs them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Meta
 
 from actors.http import operation
 from actors.http.assembly import assemble
+from actors.http.batching import ITEMS, Batching
 from actors.http.body import Format
 from actors.http.freshness import CREDENTIALS
 from actors.http.operation import KeyRule, Standing
@@ -31,16 +33,48 @@ from actors.http.tables import (
     api_problems,
     cost_problems,
 )
-from actors.http.template import QUERY_METHODS, Template
+from actors.http.template import QUERY_METHODS, Filled, Template
 from actors.seam import Context, Integration, Plan
 from actors.storage import rest as rest_storage
 from actors.storage import s3 as s3_storage
 from actors.storage.contract import METHODS, storage_exports
-from config.schema import Duration, PositiveDuration, Problem, Table
+from config.schema import Duration, PositiveDuration, Problem, Size, Table
 from runtime.exports import Exported, Param
 
 # The daemon, not a caller's argument, says what these are.
 RESERVED_HEADERS = frozenset({"connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
+
+
+class BatchTable(Table, frozen=True, kw_only=True):
+    """Calls of many callers sent as one request; each call's arguments are one item of it."""
+
+    max_size: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    """So many items fill a batch, which then goes at once."""
+    max_delay: PositiveDuration = PositiveDuration("5s")
+    """The longest that an item waits for others; at most half of its caller's time."""
+    max_bytes: Size = Size("1MiB")
+    """The largest sum of a batch's items; a larger one goes alone."""
+    queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    """So many items at most wait or are on their way; more are refused with overloaded."""
+    into: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """The key of the body under which the list of items stands; absent: the body is the list."""
+    answers: Literal["each", "all"] = "each"
+    """each: the answer, or what select names of it, is a list with one place for each item, in order, and each caller
+    gets its own; another number of places is a decode_error for all. all: every caller gets the whole answer."""
+    error: Annotated[str, Meta(min_length=1, max_length=500)] | None = None
+    """With each: the part of an item's place that is there, and not null, when the peer refused that item; its caller
+    gets upstream_error."""
+
+    def __post_init__(self) -> None:
+        if self.queue < self.max_size:
+            raise Problem(f"holds less than one batch of {self.max_size}", key="queue")
+        if self.error is not None and self.answers == "all":
+            raise Problem('with answers = "all" there are no places of items', key="error")
+        if self.error is not None:
+            try:
+                Selection(self.error)
+            except ValueError as error:
+                raise Problem(str(error), key="error") from None
 
 
 class OperationTable(Table, frozen=True, kw_only=True):
@@ -83,6 +117,8 @@ class OperationTable(Table, frozen=True, kw_only=True):
     """POST and PATCH only: true promises that a repeated request does no harm, so that it may be retried."""
     cost: Cost = 1
     """What each request takes of rate_limit, for peers that count some for more than one."""
+    batch: BatchTable | None = None
+    """Calls are gathered and sent as one request, for POST, PUT and PATCH; the idempotency key is then the batch's."""
 
 
 class Rest(HttpApi, frozen=True, kw_only=True):
@@ -135,7 +171,30 @@ def _operation_problems(name: str, table: OperationTable, config: Rest) -> list[
     ]
     if config.idempotency is not None and config.idempotency.argument in {*template.places, *table.params}:
         problems.append(Problem(f"takes {config.idempotency.argument!r}, the argument of idempotency", key=at))
+    if table.batch is not None:
+        problems += _batch_problems(at, table, template)
     return problems + _body_problems(at, table, template) + _answer_problems(at, table, template, config)
+
+
+def _batch_problems(at: str, table: OperationTable, template: Template) -> list[Problem]:
+    """Return what in an operation cannot be the same for all calls of a batch."""
+    problems = []
+    if template.method in QUERY_METHODS:
+        problems.append(Problem(f"{template.method} has no body that could hold a batch", key=f"{at}.batch"))
+    if template.places:
+        problems.append(Problem("a batch has one path: it cannot differ between its items", key=f"{at}.request"))
+    problems += [
+        Problem("a batch has one: it cannot differ between its items", key=f"{at}.{key}")
+        for key in ("query", "headers")
+        if getattr(table, key)
+    ]
+    if table.body != "json" or table.content_type is not None:
+        problems.append(Problem("the body of a batch is JSON", key=f"{at}.body"))
+    if table.batch is not None and table.batch.answers == "each" and table.format in {"text", "bytes"}:
+        problems.append(Problem("holds no list with one place for each item of a batch", key=f"{at}.format"))
+    if table.fallback is not None:
+        problems.append(Problem("nothing stands in for the answers of a batch", key=f"{at}.fallback"))
+    return problems
 
 
 def _body_problems(at: str, table: OperationTable, template: Template) -> list[Problem]:
@@ -208,6 +267,7 @@ def _compile_operation(name: str, table: OperationTable, config: Rest) -> operat
         kept = config.cache if table.cache is None else table.cache
     writes_anew = template.method in {"POST", "PATCH"}
     headers_of = {argument: header.lower() for argument, header in table.headers.items()}
+    batching = None if table.batch is None else _batching(table.batch)
     return operation.Operation(
         name=name,
         template=template,
@@ -227,10 +287,29 @@ def _compile_operation(name: str, table: OperationTable, config: Rest) -> operat
         body=table.body,
         content_type=table.content_type,
         select=None if table.select is None else Selection(table.select),
+        batching=batching,
+        whole_body=None if batching is None else ITEMS,
+        fill_with=None if batching is None else _filling(template, batching),
         max_pages=0 if table.paginate is None else table.max_pages,
         shared=not CREDENTIALS.isdisjoint(headers_of.values()),
         reads=template.method in {"GET", "HEAD", "OPTIONS"},
     )
+
+
+def _batching(table: BatchTable) -> Batching:
+    return Batching(
+        max_size=table.max_size,
+        max_delay_s=float(table.max_delay),
+        max_bytes=int(table.max_bytes),
+        queue=table.queue,
+        into=table.into,
+        answers=table.answers,
+        error=None if table.error is None else Selection(table.error),
+    )
+
+
+def _filling(template: Template, batching: Batching) -> Callable[[dict[str, Any]], Filled]:
+    return lambda args: Filled(template.method, template.path, (), {ITEMS: batching.body(args[ITEMS])})
 
 
 def _refresh_s(kept: Duration | Literal["peer"], table: OperationTable, config: Rest) -> float:
