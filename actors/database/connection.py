@@ -49,6 +49,7 @@ CHECK_S = 2.0
 CHECKED_FOR_S = 1.0
 #: classes of SQLSTATE that speak of the server's state and not of the statement
 _SERVER_IS_SICK = ("08", "53", "57", "58", "F0", "XX")
+READ_ONLY = "25006"
 REPEAT_BASE_S = 0.01
 REPEAT_MAX_S = 0.2
 
@@ -159,6 +160,8 @@ class ConnectionSettings:
     stream_idle_s: float = 60.0
     #: statements without parameters that run when the pool stops in the orderly way, on the first connection
     teardown: tuple[Operation, ...] = ()
+    #: the url asks for a server that takes writes, so one that stops taking them is left
+    writes: bool = False
     #: asked of an idle connection in place of an empty statement
     health_check: Operation | None = None
     #: the breaker's own record, for a look that costs no message
@@ -465,7 +468,7 @@ class Connection(Actor):
         return "ok" if error.started == "yes" else "unknown"
 
     def _perform(self, job: Job) -> Any:
-        repeats, repeated_after_loss, stale = 0, False, False
+        repeats, repeated_after_loss, stale, moved = 0, False, False, False
         while True:
             self._ensure_open(job)
             try:
@@ -483,6 +486,11 @@ class Connection(Actor):
                     ) from error
                 stale = True
             except DatabaseError as error:
+                if self._takes_no_writes_any_more(job, error) and not moved:
+                    # a failover that hung up on nobody; nothing was kept, and another host takes it
+                    self._lose("the server takes no writes any more")
+                    moved = True
+                    continue
                 if error.details.get("sqlstate") not in REPEATABLE or repeats >= self.settings.retries:
                     raise
                 pause_s = min(REPEAT_MAX_S, REPEAT_BASE_S * 2**repeats) * random.uniform(0.5, 1.5)
@@ -491,6 +499,9 @@ class Connection(Actor):
                 repeats += 1
                 metrics.REPEATS.inc(self.settings.pool)
                 clock.sleep(pause_s)
+
+    def _takes_no_writes_any_more(self, job: Job, error: DatabaseError) -> bool:
+        return self.settings.writes and not job.operation.read_only and error.details.get("sqlstate") == READ_ONLY
 
     def _ensure_open(self, job: Job) -> None:
         if self.engine.is_open:

@@ -253,6 +253,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
         retries=found.retries,
         stream_idle_s=float(found.stream_idle),
         teardown=tuple(found.statement("teardown", each) for each in found.teardown),
+        writes=not found.is_sqlite and conninfo_of(found.url).get("target_session_attrs") in ("read-write", "primary"),
         health_check=None if found.health_check is None else found.statement("health_check", found.health_check),
         circuit=circuit,
     )

@@ -559,6 +559,9 @@ def test_an_idle_connection_beyond_the_kept_ones_is_closed(start_database: Start
     busy = database.ask_later("endless", timeout=0.2)
     database.ask("one")
     assert (database.status()["idle"], database.status()["in_use"], busy.done) == (1, 1, False)
+    assert {state: metrics.CONNECTIONS.cell("db", state).value for state in metrics.STATES} == {
+        "idle": 1, "busy": 1, "waiting": 0, "closed": 0, "absent": 0,
+    }  # fmt: skip
 
     database.wait_for("database.connection_closed")
 

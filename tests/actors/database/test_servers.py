@@ -157,6 +157,35 @@ def test_writes_follow_the_primary_when_it_fails_over(
     assert database.ask("port") == str(standby.port)
 
 
+def test_a_primary_that_takes_no_writes_any_more_is_left_for_the_new_one(
+    start_database: StartDatabase, postgres_server: PostgresServer, standby: Standby
+) -> None:
+    operations = {"write": {"sql": "CREATE TABLE IF NOT EXISTS moved (a int)", "kind": "execute"}, "port": PORT}
+    url = both(standby, postgres_server, "target_session_attrs=read-write")
+    database = start_database(url, operations, pool_size=1, **NO_BREAKER)
+    database.ask("write")
+    assert database.ask("port") == str(postgres_server.port)
+    with psycopg.connect(postgres_server.url(), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            standby.promote()
+            _until_it_reads_only(admin)
+
+            assert database.ask("write") == {"rowcount": 0}
+
+            assert database.ask("port") == str(standby.port)
+        finally:
+            admin.execute("ALTER SYSTEM RESET default_transaction_read_only")
+
+
+def _until_it_reads_only(session: psycopg.Connection[Any]) -> None:
+    # the server tells its sessions one by one, and nobody when it is done
+    with gevent.Timeout(5.0):
+        while session.execute("SHOW default_transaction_read_only").fetchone() != ("on",):
+            gevent.sleep(0.01)
+
+
 def test_each_kind_of_session_leads_to_its_host(postgres_server: PostgresServer, standby: Standby) -> None:
     def port_of(wanted: str) -> int:
         url = both(standby, postgres_server, f"target_session_attrs={wanted}")
