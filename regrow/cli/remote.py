@@ -311,6 +311,8 @@ def do_inspect(options: argparse.Namespace) -> int:
     else:
         for key, value in found.items():
             print(f"{key} = {value}")
+        if not found:
+            print(f"{options.target} declares nothing inspectable, `regrow tree --json` shows what it tells of itself")
     return EX_OK
 
 

@@ -213,3 +213,5 @@ def test_a_circuit_that_is_not_there_is_told(served: Daemon) -> None:
 
 def test_inspect_shows_what_the_class_declares_and_nothing_else(served: Daemon) -> None:
     assert run(served, "inspect", "greeter") == (0, "greeted = 7\n", "")
+    status, out, _ = run(served, "inspect", "gateway")
+    assert (status, out.partition(",")[0]) == (0, "gateway declares nothing inspectable")

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from actors.database import migrations
-from actors.database.migrations import MigrationError, apply_pending, open_postgres, read_folder
+from actors.database.migrations import MigrationError, apply_pending, open_postgres, open_sqlite, read_folder
 from actors.database.postgres_login import PostgresLogin
 from config.schema import DatabaseUrl
 from regrow import cli
@@ -242,6 +242,16 @@ def test_two_that_migrate_at_once_apply_each_file_once(tmp_path: Path, postgres_
     both = gevent.joinall([gevent.spawn(migrate), gevent.spawn(migrate)], timeout=10, raise_error=True)
 
     assert sorted(each.get() for each in both) == [0, 2]
+
+
+def test_a_file_that_somebody_else_has_applied_meanwhile_is_not_applied_again(tmp_path: Path) -> None:
+    (tmp_path / "0001_users.sql").write_text(USERS)
+    (migration,) = read_folder(tmp_path)
+
+    with open_sqlite(tmp_path / "app.db") as first, open_sqlite(tmp_path / "app.db") as second:
+        assert first.applied() == second.applied() == []
+
+        assert [first.apply(migration), second.apply(migration)] == [True, False]
 
 
 def test_a_lock_that_stays_taken_is_an_error_and_not_a_hang(

@@ -182,6 +182,23 @@ def test_a_stream_of_a_broken_statement_is_a_database_error(start_database: Star
     assert database.ask("one") == 1
 
 
+def test_a_stream_writes_nothing_not_even_in_a_function(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    setup = [
+        "CREATE TABLE IF NOT EXISTS t (a int)",
+        "CREATE FUNCTION writes() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING a'",
+    ]
+    operations = {"writes": {"sql": "SELECT writes() AS a", "kind": "stream"}, "one": ONE}
+    database = start_database(postgres_schema.url, operations, setup=setup, pool_size=1)
+
+    with pytest.raises(DatabaseError) as caught:
+        list(database.ask("writes"))
+
+    assert caught.value.details["sqlstate"] == "25006"
+    assert database.ask("one") == 1
+
+
 def test_a_caller_that_gave_up_before_the_stream_began_leaves_no_stream(
     start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
