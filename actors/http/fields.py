@@ -14,6 +14,9 @@ from actors.http.structured import Item, parse_dictionary, parse_list
 # However absurd the value, nobody waits for longer on a peer's word.
 MAX_WAIT_S = 6 * 3600.0
 
+# The unit of a policy that counts requests, which is also that of one that names none.
+REQUESTS = "requests"
+
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _GO_DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?(?:([0-9]{1,9})ms)?")
@@ -82,39 +85,61 @@ def limits(
 ) -> Limits:
     """Read the peer's limit out of response headers (lower-case names). Never switches.
 
-    A header in the form of the IETF's RateLimit field, such as `"burst";r=50;t=30`, says both at once: its scarcest
-    member counts. It is a structured field, so one that breaks a rule says nothing.
+    Without a name of its own for what remains these are the standard fields: the IETF's RateLimit with RateLimit-Policy
+    that say all at once (`"burst";r=50;t=30`, the scarcest member counts), else RateLimit-Remaining and
+    RateLimit-Reset. A header that is named may have either form. A structured field that breaks a rule says nothing.
     """
     now = peer_now(headers, wall)
     after = retry_after_s(headers.get("retry-after"), now)
-    if remaining_header is None:
-        return Limits(retry_after_s=after)
-    name = remaining_header.lower()
+    if remaining_header is not None:
+        name = remaining_header.lower()
+        reset_name = (reset_header or re.sub("remaining", "reset", name)).lower()
+    else:
+        name = "ratelimit" if "ratelimit" in headers else "ratelimit-remaining"
+        reset_name = "ratelimit-reset"
     value = headers.get(name)
     if value is None:
         return Limits(retry_after_s=after)
-    reset_name = (reset_header or re.sub("remaining", "reset", name)).lower()
     if _DIGITS.fullmatch(value.strip(" \t")):
         reset = reset_s(headers.get(reset_name), now) if reset_name != name else None
         return Limits(int(value), reset, after)
-    remaining, reset = _scarcest(value)
+    remaining, reset = _scarcest(value, headers.get("ratelimit-policy", ""))
     if remaining is None:
         return Limits(retry_after_s=after)
     return Limits(remaining, reset if reset is not None else reset_s(headers.get(reset_name), now), after)
 
 
-def _scarcest(value: str) -> tuple[int | None, float | None]:
-    """Return what the scarcest policy of a RateLimit field has left, and the seconds until that ends."""
+def _scarcest(value: str, policies: str) -> tuple[int | None, float | None]:
+    """Return what the scarcest policy that counts requests has left, and the seconds until that ends."""
     best: tuple[int | None, float | None] = (None, None)
-    for params in _policies(value):
+    windows = _windows(policies)
+    for policy, params in _policies(value):
         left, ends = params.get("r", params.get("remaining")), params.get("t", params.get("reset"))
-        if not _is_count(left) or (best[0] is not None and left >= best[0]):
+        window = windows.get(policy, 0)
+        if not _is_count(left) or (best[0] is not None and left >= best[0]) or window is None:
             continue
-        best = left, min(float(ends), MAX_WAIT_S) if _is_count(ends) else None
+        # What names no end ends at the latest when its window does.
+        until = ends if _is_count(ends) else window or None
+        best = left, None if until is None else min(float(until), MAX_WAIT_S)
     return best
 
 
-def _policies(value: str) -> list[Mapping[str, object]]:
+def _windows(policies: str) -> dict[str, int | None]:
+    """Return the window in seconds of each policy (0: it names none), None for those that count something else."""
+    try:
+        members = parse_list(policies)
+    except ValueError:
+        return {}
+    windows: dict[str, int | None] = {}
+    for member in members:
+        window = member.params.get("w")
+        if isinstance(member, Item) and isinstance(member.value, str):
+            counts_requests = member.params.get("qu", REQUESTS) == REQUESTS
+            windows[member.value] = (window if _is_count(window) else 0) if counts_requests else None
+    return windows
+
+
+def _policies(value: str) -> list[tuple[str, Mapping[str, object]]]:
     # The older drafts wrote one dictionary `limit=10, remaining=5, reset=3` where the newer ones write a list with a
     # member for each policy.
     try:
@@ -122,12 +147,12 @@ def _policies(value: str) -> list[Mapping[str, object]]:
     except ValueError:
         members = []
     if any("r" in member.params for member in members):
-        return [member.params for member in members]
+        return [(str(member.value) if isinstance(member, Item) else "", member.params) for member in members]
     try:
         words = parse_dictionary(value)
     except ValueError:
         return []
-    return [{key: member.value for key, member in words.items() if isinstance(member, Item)}]
+    return [("", {key: member.value for key, member in words.items() if isinstance(member, Item)})]
 
 
 def _is_count(value: object) -> TypeGuard[int]:

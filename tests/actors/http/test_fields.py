@@ -90,6 +90,44 @@ def test_the_ratelimit_field_says_both_at_once(value: str, said: Limits) -> None
     assert limits({"ratelimit": value}, NOW, remaining_header="RateLimit", reset_header=None) == said
 
 
-def test_without_a_configured_header_only_retry_after_is_read() -> None:
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ('"default";q=100;w=60', Limits(50, 60.0)),
+        ('"default";q=100;w=60;qu="requests"', Limits(50, 60.0)),
+        ('"default";q=100', Limits(50)),
+        ('"other";q=100;w=60', Limits(50)),
+        ('"default";q=100;w=60;qu="content-bytes"', Limits()),
+        ("is nothing, really;", Limits(50)),
+    ],
+)
+def test_the_policy_says_what_is_counted_and_at_the_latest_when_it_ends(policy: str, said: Limits) -> None:
+    headers = {"ratelimit": '"default";r=50', "ratelimit-policy": policy}
+    assert limits(headers, NOW, remaining_header=None, reset_header=None) == said
+
+
+def test_a_scarce_number_of_bytes_is_not_taken_for_one_of_requests() -> None:
+    headers = {
+        "ratelimit": '"bytes";r=0;t=5, "calls";r=9;t=30',
+        "ratelimit-policy": '"bytes";q=65536;qu="content-bytes";w=10, "calls";q=100;w=60',
+    }
+    assert limits(headers, NOW, remaining_header=None, reset_header=None) == Limits(9, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"ratelimit": '"default";r=50;t=30'}, Limits(50, 30.0)),
+        ({"ratelimit": "limit=100, remaining=50, reset=30"}, Limits(50, 30.0)),
+        ({"ratelimit-limit": "100", "ratelimit-remaining": "50", "ratelimit-reset": "30"}, Limits(50, 30.0)),
+        ({"ratelimit": '"default";r=50;t=30', "ratelimit-remaining": "1"}, Limits(50, 30.0)),
+        ({"ratelimit-remaining": "many"}, Limits()),
+    ],
+)
+def test_the_standard_fields_are_read_without_being_named(headers: dict[str, str], said: Limits) -> None:
+    assert limits(headers, NOW, remaining_header=None, reset_header=None) == said
+
+
+def test_a_header_that_is_no_standard_is_read_only_when_it_is_named() -> None:
     headers = {"x-ratelimit-remaining": "0", "retry-after": "3"}
     assert limits(headers, NOW, remaining_header=None, reset_header=None) == Limits(retry_after_s=3.0)

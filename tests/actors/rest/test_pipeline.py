@@ -575,3 +575,24 @@ def test_a_limiter_killed_while_its_bucket_is_spent_costs_no_call_and_lets_none_
     with pytest.raises(RateLimited):
         made.call("get_user", username="ada")
     assert http_peer.count() == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"RateLimit": '"default";r=0;t=3600', "RateLimit-Policy": '"default";q=60;w=3600'},
+        {"RateLimit-Limit": "60", "RateLimit-Remaining": "0", "RateLimit-Reset": "3600"},
+    ],
+    ids=["field", "triple"],
+)
+def test_what_the_standard_fields_say_is_left_holds_without_any_configuration(
+    api: Start, http_peer: HttpPeer, headers: dict[str, str]
+) -> None:
+    http_peer.reply("*", json={}, headers=headers)
+    made = api()
+    made.call("get_user", username="ada")
+    gevent.sleep(0.02)
+    with pytest.raises(RateLimited) as caught:
+        made.call("get_user", username="ada")
+    assert caught.value.retry_after_s == pytest.approx(3600, abs=5)
+    assert http_peer.count() == 1
