@@ -69,6 +69,7 @@ class Desk:
         self.is_extra = is_extra
         self.line: Line | None = None
         self.is_listed = False  # the line's own note
+        self.is_hearing = False
         self.state: State | None = None
         self.process: WorkerProcess | None = None
         self.jobs: deque[Job] = deque()  # given to the process and not answered, in order; the first is in hand
@@ -216,6 +217,7 @@ class Desk:
 
     def hear(self, said: child.FromChild) -> None:
         """Take a message of the process; what goes wrong here ends the worker, as in any handler."""
+        self.is_hearing = True
         try:
             kind = said.__class__
             if kind is Returned or kind is Raised or kind is Declined:
@@ -226,6 +228,8 @@ class Desk:
                 self._hear_on(said)
         except BaseException as error:  # noqa: BLE001 - this runs in the hub for its worker, which it must end
             self._owner.failed(error)
+        finally:
+            self.is_hearing = False
 
     def _hear_on(self, said: Any) -> None:
         job = self.in_hand()

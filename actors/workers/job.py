@@ -130,8 +130,12 @@ class Job:
 
     def give_up(self) -> None:
         """Hear that the caller gave up, wherever the call is now. Never switches."""
-        # Later in this turn of the hub: whoever gives up may himself be called back by a desk or a line.
-        _run_callback(self._leave)
+        # At once where possible: in a moment it may have begun. But a part is asked in its turn, and a desk that has
+        # just answered somebody who gave up something else is not done yet.
+        if self.asked is not None or (self.desk is not None and self.desk.is_hearing):
+            _run_callback(self._leave)
+        else:
+            self._leave()
 
     def _leave(self) -> None:
         if self.asked is not None:

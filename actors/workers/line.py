@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: a call is short when it is expected to end within this
 SHORT_S = 0.001
+UNKNOWN_S = 1.0
 #: so much work at most is given to a process at once, the call in hand included
 AHEAD_S = 0.002
 AHEAD_CALLS = 16
@@ -146,6 +147,10 @@ class Line:
             self._drop(job)
             job.promise.reject(refusal)
 
+    def expected_s(self, function: str) -> float:
+        """Return how long a call of this function is expected to take; a long time when nobody knows."""
+        return self._paces.get(function, UNKNOWN_S)
+
     def note_pace(self, function: str, ran_s: float) -> None:
         """Learn how long a call of this function took."""
         paces = self._paces
@@ -170,7 +175,7 @@ class Line:
         try:
             while jobs:
                 job = next(iter(jobs.values()))
-                job.expected_s = paces.get(job.function, SHORT_S * 2)
+                job.expected_s = paces.get(job.function, UNKNOWN_S)
                 desk = self._desk_for(job)
                 if desk is None:
                     break
