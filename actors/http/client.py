@@ -74,6 +74,7 @@ class _Wire(local):
 
     sent = False
     answered = False
+    outside_only = False
 
     @property
     def started(self) -> Started:
@@ -83,6 +84,10 @@ class _Wire(local):
 
 
 _wire = _Wire()
+
+
+class _LedInside(Exception):
+    """A redirect of somebody outside led to an address of a network that only we can reach."""
 
 
 class _Answer(http.client.HTTPResponse):
@@ -120,6 +125,8 @@ class _Connection(HTTPConnection):
             addresses = _addresses(self._dns_host, self.port)
         except (socket.gaierror, UnicodeError) as error:
             raise urllib3.exceptions.NameResolutionError(self.host, self, socket.gaierror(str(error))) from error
+        if _wire.outside_only and self.proxy is None and any(is_inside(address[0]) for *_, address in addresses):
+            raise _LedInside
         ends = time.monotonic() + (self.timeout or CONNECT_TIMEOUT_S)
         failed: OSError = OSError("no address")
         for family, kind, protocol, _, address in addresses:
@@ -226,7 +233,7 @@ class HttpClient:
         TimedOut, DecodeError (a body that does not decompress) and TooLarge. `doing` names the call in error texts.
         `sign` makes what goes out of each request that goes to the first one's host.
         """
-        _wire.sent = _wire.answered = False
+        _wire.sent = _wire.answered = _wire.outside_only = False
         host = host_and_port(request.url) or "?"
         timer = gevent.Timeout(max(limit_s, 0.0))
         try:
@@ -244,11 +251,19 @@ class HttpClient:
             raise normalise(error, doing, started=_wire.started, where=host, limit_s=self.connect_timeout_s) from None
 
     def _follow(self, request: Request, doing: str, sign: Callable[[Request], Request] | None) -> Response:
-        redirects = 0
+        redirects = status = 0
         home = origin(request.url)
         while True:
             signed = request if sign is None or origin(request.url) != home else sign(request)
-            response = self._exchange(signed, doing)
+            try:
+                response = self._exchange(signed, doing)
+            except _LedInside:
+                raise UpstreamError(
+                    f"{doing}: redirected from outside to an address of a private network, which is not followed",
+                    status=status,
+                    retryable=False,
+                ) from None
+            status = response.status
             target = response.headers.get("location")
             if response.status not in REDIRECTS or target is None or not self.max_redirects:
                 return replace(response, redirected=True) if redirects else response
@@ -258,6 +273,8 @@ class HttpClient:
                     f"{doing}: redirected more than {self.max_redirects} times", status=response.status, retryable=False
                 )
             request = _redirected(request, response.status, target, doing)
+            # Obeyed where the connection is made, so that no second look-up of the name finds something else.
+            _wire.outside_only = origin(request.url) != home and not _is_ours(home)
 
     def _exchange(self, request: Request, doing: str) -> Response:
         prepared = requests.PreparedRequest()
@@ -298,6 +315,21 @@ def _addresses(host: str, port: int) -> list[Any]:
     # An address needs no looking up, so it need not wait for a thread of the resolver's, which slow names may hold.
     found: list[Any] = _getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
     return found
+
+
+def _is_ours(place: tuple[str, str, int | None]) -> bool:
+    """Tell whether a host is one that only we can reach, as far as that is known."""
+    try:
+        return any(is_inside(address[0]) for *_, address in _addresses(place[1], place[2] or 0))
+    except (OSError, UnicodeError):
+        return False
+
+
+def is_inside(address: str) -> bool:
+    """Tell whether an address belongs to this machine or a private network, and not to everybody. Never switches."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return not (found if mapped is None else mapped).is_global
 
 
 def host_and_port(url: str) -> str:

@@ -256,7 +256,8 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     max_response: Size = Size("8MiB")
     """The largest response body, decompressed; a larger one is too_large."""
     max_redirects: Annotated[int, Meta(ge=0, le=20)] = 5
-    """How many redirects are followed; 0 makes each an upstream_error. Another host gets none of our headers."""
+    """How many redirects are followed; 0 makes each an upstream_error. Another host gets none of our headers, and from
+    an address of everybody none leads to one of a private network."""
     fallback: Literal["cache"] | FallbackDefault | None = None
     """What stands in while the peer is unavailable: cache (an older answer) or { default = ... }; reading only."""
     proxy: Secret | None = None

@@ -13,7 +13,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from actors.http.client import HttpClient, Request
+from actors.http import client as client_module
+from actors.http.client import HttpClient, Request, is_inside
 from regrow.protocol.errors import ConnectionFailed, DecodeError, RegrowError, TimedOut, TooLarge, UpstreamError
 from tests.support.http_peer import HttpPeer, RawPeer, Reply, garbage, hang_up, reset
 from tests.support.http_peer import Request as Arrived
@@ -257,6 +258,57 @@ def test_a_redirect_to_nowhere_good_is_a_typed_error(client: HttpClient, http_pe
     http_peer.reply("GET /old", status=302, headers={"Location": target})
     with pytest.raises(UpstreamError, match="redirected"):
         get(client, http_peer.url + "/old")
+
+
+@pytest.mark.parametrize(
+    ("address", "inside"),
+    [
+        ("127.0.0.1", True),
+        ("10.1.2.3", True),
+        ("192.168.0.1", True),
+        ("169.254.169.254", True),
+        ("100.64.0.1", True),
+        ("0.0.0.0", True),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        ("fd00::1", True),
+        ("::ffff:10.0.0.1", True),
+        ("1.1.1.1", False),
+        ("::ffff:1.1.1.1", False),
+        ("2606:4700:4700::1111", False),
+    ],
+)
+def test_an_address_is_of_a_private_network_or_of_everybody(address: str, inside: bool) -> None:
+    assert is_inside(address) is inside
+
+
+def test_nobody_outside_leads_us_to_an_address_inside(
+    client: HttpClient, http_peer: HttpPeer, other_peer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both peers are on this machine: for this test its first address belongs to everybody, and its second one to us.
+    real = socket.getaddrinfo
+    known = {"api.example": "127.0.0.1", "internal.example": "127.0.0.2", "other.example": "127.0.0.1"}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real(known[host], *rest))
+    monkeypatch.setattr(client_module, "is_inside", lambda address: address == "127.0.0.2")
+    other_peer.reply("*", body=b"what it keeps")
+
+    def led_to(host: str) -> tuple[int, bytes]:
+        target = f"http://{host}:{other_peer.port}/latest/meta-data"
+        http_peer.reply("GET /x", status=302, headers={"Location": target})
+        return get(client, f"http://api.example:{http_peer.port}/x")
+
+    with pytest.raises(UpstreamError, match="address of a private network") as caught:
+        led_to("internal.example")
+    assert (caught.value.status, caught.value.retryable, other_peer.count()) == (302, False, 0)
+    assert led_to("other.example") == (200, b"what it keeps")
+
+
+def test_between_two_hosts_inside_redirects_are_followed(
+    client: HttpClient, http_peer: HttpPeer, other_peer: HttpPeer
+) -> None:
+    http_peer.reply("GET /x", status=302, headers={"Location": other_peer.url + "/y"})
+    other_peer.reply("GET /y", body=b"there")
+    assert get(client, http_peer.url + "/x") == (200, b"there")
 
 
 def test_with_redirects_off_the_redirect_is_the_answer(http_peer: HttpPeer) -> None:
