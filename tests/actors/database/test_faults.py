@@ -12,8 +12,10 @@ import gevent
 import psycopg
 import pytest
 
-from actors.database import metrics
+from actors.database import connection, metrics
 from actors.database.values import size_of
+from actors.resilience.policy import BreakerPolicy
+from config.schema import PositiveDuration
 from regrow.protocol.errors import (
     Cancelled,
     CircuitOpen,
@@ -413,6 +415,13 @@ def test_a_terminated_running_statement_is_answered_at_once(
     assert database.ask("one") == 1
 
 
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not even obey a cancel is given up sooner."""
+    monkeypatch.setattr(connection, "GRACE_S", 0.5)
+
+
+@pytest.mark.usefixtures("short_grace")
 def test_a_frozen_server_is_noticed_within_the_deadline(
     start_database: StartDatabase, postgres_server: PostgresServer
 ) -> None:
@@ -434,6 +443,7 @@ def test_a_frozen_server_is_noticed_within_the_deadline(
     assert database.ask("one") == 1
 
 
+@pytest.mark.usefixtures("short_grace")
 def test_a_server_that_fell_silent_costs_one_caller_its_deadline_and_not_one_for_each_connection(
     start_database: StartDatabase, postgres_server: PostgresServer
 ) -> None:
@@ -526,7 +536,8 @@ def test_a_reached_connection_limit_costs_no_caller_its_answer(
 def test_the_circuit_opens_on_a_dead_server_and_closes_after_its_return(
     start_database: StartDatabase, postgres_server: PostgresServer
 ) -> None:
-    database = start_database(postgres_server.url(), {"one": ONE}, pool_size=1)
+    breaker = BreakerPolicy(reset_after=PositiveDuration("200ms"))
+    database = start_database(postgres_server.url(), {"one": ONE}, pool_size=1, breaker=breaker)
     postgres_server.stop()
     for _ in range(5):
         assert isinstance(error_of(database, "one"), ConnectionFailed)
@@ -640,7 +651,8 @@ def test_a_serialization_failure_is_tried_again(
 def test_a_deadlock_is_tried_again(start_database: StartDatabase, postgres_database: PostgresDatabase) -> None:
     operations = {"move": {"sql": "UPDATE t SET b = b + 1, c = pg_sleep(0.1)::text WHERE a = :a", "kind": "many"}}
     setup = ["CREATE TABLE t (a int, b int, c text)", "INSERT INTO t VALUES (1, 0), (2, 0)"]
-    database = start_database(postgres_database.url, operations, setup=setup, pool_size=2)
+    url = f"{postgres_database.url}?options=-cdeadlock_timeout%3D50ms"
+    database = start_database(url, operations, setup=setup, pool_size=2)
 
     callers = [
         gevent.spawn(database.ask, "move", rows=[{"a": 1}, {"a": 2}]),

@@ -73,7 +73,9 @@ def test_numeric_can_be_a_number(start_database: StartDatabase, postgres_databas
     operations = {"all": "SELECT 12.50::numeric AS a, 3.00::numeric AS b, 'NaN'::numeric AS c"}
     database = start_database(postgres_database.url, operations, numeric="number")
 
-    assert database.ask("all") == [{"a": 12.5, "b": 3, "c": "NaN"}]
+    answer = database.ask("all")
+    assert answer == [{"a": 12.5, "b": 3, "c": "NaN"}]
+    assert type(answer[0]["b"]) is int, "a whole number has no fraction in JSON"
 
 
 TYPED = [
