@@ -154,3 +154,12 @@ def test_the_exports_tell_the_variables(graph: Start) -> None:
     assert exported.schema()["required"] == ["login"]
     assert exported.schema()["additionalProperties"] is False
     assert STAR.startswith("mutation")
+
+
+def test_a_problem_that_stands_in_the_place_of_an_answer_is_told(graph: Start, http_peer: HttpPeer) -> None:
+    body = b'{"title": "Maintenance", "detail": "Back at noon.", "window": "12:00"}'
+    http_peer.reply("*", status=503, body=body, headers={"Content-Type": "application/problem+json"})
+    with pytest.raises(UpstreamError, match="answered 503: Maintenance: Back at noon") as caught:
+        graph().call("get_user_repos", login="ada")
+    assert caught.value.retryable is True
+    assert caught.value.details["problem"]["window"] == "12:00"

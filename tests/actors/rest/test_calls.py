@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.http.operation import REQUESTS
+from actors.integrations import graphql, rest
+from config.errors import ConfigErrors
+from config.load import load_table
 from regrow.protocol.errors import (
     ConnectionFailed,
     DecodeError,
@@ -18,7 +25,7 @@ from regrow.protocol.errors import (
     TooLarge,
     UpstreamError,
 )
-from tests.actors.rest.conftest import Start
+from tests.actors.rest.conftest import Api, Start, outcome
 from tests.support.http_peer import HttpPeer
 
 
@@ -213,3 +220,49 @@ def test_its_exports_describe_the_operations(api: Start) -> None:
     assert exported.doc == "GET /users/{username}"
     assert exported.schema()["required"] == ["username"]
     assert exported.schema()["additionalProperties"] is True
+
+
+def test_everything_that_goes_out_over_http_goes_through_one_client(
+    api: Start, http_peer: HttpPeer, tmp_path: Path
+) -> None:
+    http_peer.reply("POST /token", json={"access_token": "t", "expires_in": 3600})
+    http_peer.reply("*", json={"data": {}})
+    oauth = {"oauth2": {"token_url": f"{http_peer.url}/token", "client_id": "me", "client_secret": "${TOKEN}"}}
+    rest_api = api("one", auth=oauth, storage={"path": "/data/{partition}"})
+    rest_api.call("get_user", username="ada")
+    rest_api.call("load", asset="n", partition="p")
+    table = {"base_url": f"{http_peer.url}/graphql", "operations": {"ask": {"query": "{ me }"}}}
+    graph = Api("two", table, tmp_path, None, graphql.INTEGRATION)
+    graph.call("ask")
+    graph.supervisor.stop()
+    assert [request.path for request in http_peer.requests] == ["/token", "/users/ada", "/data/p", "/graphql"]
+    assert {request.headers["user-agent"] for request in http_peer.requests} == {"regrow"}
+    # No other module of ours opens a connection to an HTTP peer.
+    opens = re.compile(r"requests\.(Session|get|post|request)\(|HTTPAdapter|PoolManager\(|HTTPS?Connection\(")
+    actors = Path(rest.__file__).parents[1]
+    assert [file.name for file in actors.rglob("*.py") if opens.search(file.read_text())] == ["client.py"]
+
+
+def test_unless_told_otherwise_25_calls_run_at_once_and_the_next_ones_wait(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", hold=True, json={})
+    made = api()
+    calls = [made.begin("get_user", username=f"u{number}") for number in range(40)]
+    http_peer.wait_for_requests(25)
+    assert made.front.actor.status()["waiting"] == 15
+    assert (http_peer.count(), http_peer.connections) == (25, 25)
+    http_peer.release()
+    assert [outcome(call) for call in calls] == [{}] * 40
+
+
+def test_no_time_limit_of_an_integration_is_endless(tmp_path: Path) -> None:
+    def limits(config: Any) -> dict[str, float]:
+        return {each.name: getattr(config, each.name) for each in msgspec.structs.fields(config)}
+
+    made = load_table(rest.Rest, {"base_url": "http://127.0.0.1:1"}, tmp_path, environ={})
+    found = limits(made) | limits(made.retry) | limits(made.breaker)
+    for key in ("timeout", "connect_timeout", "max", "window", "reset_after", "probe_lease", "max_stale"):
+        assert 0 < found[key] < math.inf
+    for key in ("timeout", "connect_timeout"):
+        for word in ("0s", "infinity", "never"):
+            with pytest.raises(ConfigErrors):
+                load_table(rest.Rest, {"base_url": "http://127.0.0.1:1", key: word}, tmp_path, environ={})

@@ -9,8 +9,9 @@ import zlib
 
 import gevent
 import pytest
+from gevent.event import Event
 
-from regrow.protocol.errors import ConnectionFailed, RateLimited, RegrowError, TimedOut, TooLarge
+from regrow.protocol.errors import ConnectionFailed, RateLimited, RegrowError, TimedOut, TooLarge, UpstreamError
 from regrow.testing.clock import ManualClock
 from tests.actors.rest.conftest import QUICKLY, Start, outcome
 from tests.support.http_peer import HttpPeer, RawPeer, Reply
@@ -51,6 +52,37 @@ def test_a_peer_that_drips_its_headers_is_cut_off_in_time(api: Start, raw_peer: 
     began = time.monotonic()
     with pytest.raises(TimedOut):
         api(base_url=raw_peer.url, timeout="200ms").call("get_user", username="ada")
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "does-not-even-read"])
+def test_a_peer_that_accepts_and_says_nothing_is_a_timeout_that_may_have_started(
+    api: Start, raw_peer: RawPeer, reads: bool
+) -> None:
+    over = Event()
+
+    def stay_silent(connection: socket.socket) -> None:
+        if reads:
+            read_request(connection)
+        over.wait(10.0)
+
+    raw_peer.behave(stay_silent)
+    began = time.monotonic()
+    with pytest.raises(TimedOut) as caught:
+        api(base_url=raw_peer.url, timeout="200ms").call("make_issue", title="x")
+    assert (caught.value.started, caught.value.retryable) == ("unknown", True)
+    assert time.monotonic() - began < 2.0
+    over.set()
+
+
+def test_a_peer_that_drips_its_body_is_cut_off_in_time_though_every_piece_is_quick(
+    api: Start, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("*", body=b"1" * 1000, drip_bytes=1, drip_pause_s=0.01)
+    began = time.monotonic()
+    with pytest.raises(TimedOut, match="did not end") as caught:
+        api(timeout="200ms").call("get_user", username="ada")
+    assert caught.value.started == "yes"
     assert time.monotonic() - began < 2.0
 
 
@@ -106,6 +138,34 @@ def test_a_compression_bomb_costs_no_more_than_the_limit(api: Start, http_peer: 
         made.call("get_user", username="ada")
     http_peer.reply("*", json={"well": True})
     assert made.call("get_user", username="ada") == {"well": True}
+
+
+def test_a_redirect_loop_ends_and_another_host_gets_no_secret(api: Start, http_peer: HttpPeer) -> None:
+    other = HttpPeer()
+    other.start()
+    other.reply("GET /there", json={"there": True})
+    http_peer.reply("GET /users/loop", status=302, headers={"Location": "/users/loop"})
+    http_peer.reply("GET /users/away", status=302, headers={"Location": other.url + "/there"})
+    made = api(auth={"bearer": "${TOKEN}"}, headers={"X-Api-Key": "key-of-the-test"})
+    with pytest.raises(UpstreamError, match="more than 5 times") as caught:
+        made.call("get_user", username="loop")
+    assert (caught.value.retryable, http_peer.count()) == (False, 6)
+    assert made.call("get_user", username="away") == {"there": True}
+    assert not {"authorization", "x-api-key"} & other.requests[0].headers.keys()
+    other.stop()
+
+
+def test_a_limiter_killed_while_spent_is_spent_when_it_is_back(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={})
+    made = api(rate_limit={"requests": 3, "window": "1m"})
+    for _ in range(3):
+        made.call("get_user", username="ada")
+    for _ in range(3):
+        made.part("limiter").kill()
+        with pytest.raises(RateLimited) as refused:
+            made.call("get_user", timeout=5.0, username="ada")
+        assert refused.value.started == "no"
+    assert http_peer.count() == 3
 
 
 def closing_at(second: bytes, peer: RawPeer) -> list[bytes]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import date
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 
+from actors.resilience.classify import PERMANENT_5XX
 from actors.storage.actor import ActorStorage
 from actors.storage.registry import Registry
-from regrow.protocol.errors import ConnectionFailed, DecodeError, NotFound, UpstreamError
+from actors.storage.rest import LOADED
+from regrow.protocol.errors import ConnectionFailed, DecodeError, NotFound, RegrowError, UpstreamError
 from tests.actors.rest.conftest import QUICKLY, Start
 from tests.support.http_peer import HttpPeer
 
@@ -24,6 +28,11 @@ def storage(api: Start, **keys: Any) -> ActorStorage:
     found = Registry().resolve("numbers")
     assert isinstance(found, ActorStorage)
     return found
+
+
+def test_a_date_is_loaded_from_the_path_that_it_makes(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /data/2025-01-15", json={"data": [1, 2, 3]})
+    assert storage(api).load("numbers", date(2025, 1, 15)) == {"data": [1, 2, 3]}
 
 
 def test_a_partition_is_loaded_with_the_configured_credentials(api: Start, http_peer: HttpPeer) -> None:
@@ -49,6 +58,27 @@ def test_every_other_status_is_an_error_with_status_and_body(api: Start, http_pe
         with pytest.raises(UpstreamError) as caught:
             call()
         assert (caught.value.status, caught.value.body) == (status, {"why": "told"})
+
+
+# 1xx comes before the answer and is no answer.
+@pytest.mark.parametrize("status", [*(each.value for each in HTTPStatus if each >= 200), 299, 499, 520, 599])
+def test_whatever_the_status_a_load_ends_well_or_in_one_typed_error(
+    api: Start, http_peer: HttpPeer, status: int
+) -> None:
+    http_peer.reply("*", status=status, json=None if status in {204, 205, 304} else {"data": 1})
+    made = storage(api, max_redirects=0)
+    if status in LOADED:
+        assert made.load("n", "p") == (None if status == 204 else {"data": 1})
+        return
+    with pytest.raises(RegrowError) as caught:
+        made.load("n", "p")
+    expected = {404: "not_found", 429: "rate_limited"}.get(status, "upstream_error")
+    assert (caught.value.code, caught.value.started) == (expected, "yes")
+    if status not in {404, 429}:
+        assert caught.value.details["status"] == status
+    # 5xx and those that ask to come again may get better, all others stay as they are.
+    may_get_better = status in {408, 421, 425, 429} or (status >= 500 and status not in PERMANENT_5XX)
+    assert caught.value.retryable is may_get_better
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
