@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from config.secret import Secret as Secret
     from regrow import aio as aio
+    from regrow import resilience as resilience
     from regrow import testing as testing
     from regrow.client import Client as Client
     from regrow.client import connect as connect
@@ -105,7 +106,7 @@ _HOMES = {
     "TaskSupervisor": "supervisors",
     "Registry": "runtime.registry",
 }
-_MODULES = {"aio", "testing"}
+_MODULES = {"aio", "resilience", "testing"}
 
 __all__ = sorted([*_HOMES, *_MODULES])  # noqa: PLE0605 - the names are listed once, above
 
