@@ -1,4 +1,4 @@
-"""The tree and crash reports as text, for the banner, `regrow tree` and `regrow why`; input is the JSON of HTTP."""
+"""The tree, crash reports and health as text, for the banner and the command line; input is the JSON of HTTP."""
 
 from __future__ import annotations
 
@@ -53,6 +53,30 @@ def render_crash(report: Mapping[str, Any]) -> str:
     if "traceback" in report:
         lines.append(f"  {report['handled']} messages handled before, {report['mailbox']} waiting")
         lines += [f"  {line}" for line in str(report["traceback"]).rstrip().splitlines()]
+    return "\n".join(lines)
+
+
+def render_health(health: Mapping[str, Any]) -> str:
+    """Return how an integration does: its circuit, its recent calls, its last error. Never switches."""
+    circuit = health.get("circuit") or {}
+    head = f"{health['name']}: {health['circuit_state'] or 'has no circuit breaker'}"
+    if "disabled_s" in circuit:
+        head += f", disabled for {circuit['disabled_s']:.0f} s"
+    elif circuit.get("held"):
+        head += f", held by hand for {circuit.get('retry_after_s', 0.0):.1f} s"
+    elif "retry_after_s" in circuit:
+        head += f", lets a probe go in {circuit['retry_after_s']:.1f} s"
+    lines = [head]
+    if "failures" in circuit:
+        lines.append(f"  failures    {circuit['failures']} of {circuit['threshold']} in {circuit['window_s']:g} s")
+    calls = f"{health['calls']} in the last {health['window_s']:g} s"
+    if health["calls"]:
+        p50, p99 = health["latency_p50"] * 1000, health["latency_p99"] * 1000
+        calls += f", {health['success_rate']:.1%} of them well, p50 {p50:.3g} ms, p99 {p99:.3g} ms"
+    lines.append(f"  calls       {calls}")
+    if health["last_error"]:
+        when = dt.datetime.fromtimestamp(health.get("last_error_at", 0)).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        lines.append(f"  last error  {health['last_error']} ({when})")
     return "\n".join(lines)
 
 

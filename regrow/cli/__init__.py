@@ -97,13 +97,16 @@ def _add_remote(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     changing.add_argument(
         "--token", metavar="TOKEN", help="the HTTP admin token (else REGROW_ADMIN_TOKEN, else the daemon's own file)"
     )
-    circuit = commands.add_parser("circuit", parents=[where, changing], help="turn an integration's circuit by hand")
+    circuit = commands.add_parser(
+        "circuit", parents=[where, changing], help="show an integration's circuit, or turn it by hand"
+    )
     circuit.add_argument("target", metavar="NAME", help="an integration with a breaker")
     circuit.add_argument(
         "action",
+        nargs="?",
         choices=("open", "close", "disable", "reset"),
-        help="open: refuse calls; close: let them go until they fail; disable: let them go though they fail; reset: "
-        "close it as if it were new",
+        help="none: only show it; open: refuse calls; close: let them go until they fail; disable: let them go though "
+        "they fail; reset: close it as if it were new",
     )
     circuit.add_argument(
         "--for", dest="for_s", metavar="TIME", type=_seconds, help="open or disable it so long: 5m (default: an hour)"

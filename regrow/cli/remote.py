@@ -290,9 +290,18 @@ def do_why(options: argparse.Namespace) -> int:
 
 @_guarded
 def do_circuit(options: argparse.Namespace) -> int:
-    """Open, close, disable or reset an integration's circuit by hand."""
-    body = {} if options.for_s is None else {"for_s": options.for_s}
+    """Show an integration's circuit and how its calls went; or open, close, disable or reset it by hand."""
     name = urllib.parse.quote(options.target, safe="")
+    if options.action is None:
+        from regrow.render import render_health
+
+        health = _reader(options)(f"/integrations/{name}/health")
+        if options.json:
+            _print_value(health, True)
+        else:
+            print(render_health(health))
+        return EX_OK
+    body = {} if options.for_s is None else {"for_s": options.for_s}
     found = _admin(options)(f"/integrations/{name}/circuit/{options.action}", body)
     if options.json:
         _print_value(found, True)

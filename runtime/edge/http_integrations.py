@@ -1,7 +1,7 @@
 """The integrations over HTTP: how each is doing, and its circuit by hand.
 
     GET  /integrations/status                    all of them
-    GET  /integrations/{name}/health             one, with latencies and its last error
+    GET  /integrations/{name}/health             one, with latencies, its last error and its circuit
     POST /integrations/{name}/circuit/reset      admin; also .../close, .../open and .../disable ({"for_s": 60})
 
 `status` is healthy, or degraded while its circuit is not closed, its actor is not running, or under half of the recent
@@ -10,7 +10,7 @@ calls went well. Latencies are seconds over the last calls that really went out 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from regrow.protocol.errors import BadRequest, InvalidArguments, NotFound, Unavailable
@@ -21,6 +21,7 @@ from runtime.names import whereis
 ACTIONS: Final = ("open", "close", "disable", "reset")
 MAX_HOLD_S: Final = 86400.0
 LOW_SUCCESS: Final = 0.5
+SHOWN_OF_CIRCUIT: Final = ("failures", "threshold", "window_s", "retry_after_s", "held", "disabled_s", "redis")
 
 
 class Entry(Protocol):
@@ -74,17 +75,13 @@ def describe(entry: Entry) -> dict[str, Any]:
 
 def circuit_state(name: str) -> str | None:
     """Return closed, half-open or open; None for an integration without a breaker. Never switches."""
-    breaker = whereis(f"{name}/breaker")
-    if breaker is None or breaker.actor is None:
-        return None
-    found = breaker.actor.status().get("circuit")
+    found = _breaker_status(name).get("circuit")
     return str(found) if found is not None else None
 
 
-def _disabled_s(name: str) -> float | None:
+def _breaker_status(name: str) -> Mapping[str, Any]:
     breaker = whereis(f"{name}/breaker")
-    left_s = None if breaker is None or breaker.actor is None else breaker.actor.status().get("disabled_s")
-    return left_s if isinstance(left_s, float) else None
+    return {} if breaker is None or breaker.actor is None else breaker.actor.status()
 
 
 def _status(directory: Directory) -> Response:
@@ -95,7 +92,10 @@ def _status(directory: Directory) -> Response:
 def _health(directory: Directory, request: Request) -> Response:
     entry = _find(directory, request.params["name"])
     seen = telemetry.window(entry.name)
-    body = {**describe(entry), **seen.figures(), "last_error": seen.last_error}
+    body = {**describe(entry), **seen.figures(), "window_s": telemetry.WINDOW_S, "last_error": seen.last_error}
+    status = _breaker_status(entry.name)
+    if status:
+        body["circuit"] = {key: status[key] for key in SHOWN_OF_CIRCUIT if key in status}
     if seen.last_error_wall is not None:
         body["last_error_at"] = seen.last_error_wall
     return json_response(body)
@@ -119,8 +119,9 @@ def _turn_circuit(directory: Directory, request: Request) -> Response:
     after = circuit_state(entry.name)
     audit(request.caller, f"circuit.{action} {entry.name}", before, after)
     told: dict[str, Any] = {"name": entry.name, "before": before, "circuit_state": after}
-    if (left_s := _disabled_s(entry.name)) is not None:
-        told["disabled_s"] = left_s
+    status = _breaker_status(entry.name)
+    if "disabled_s" in status:
+        told["disabled_s"] = status["disabled_s"]
     return json_response(told)
 
 

@@ -205,6 +205,18 @@ def test_a_circuit_is_turned_by_hand_with_the_daemons_own_admin_token(served: Da
     assert run(served, "circuit", "shop", "open", "--for", "a while")[0] == 2
 
 
+def test_a_circuit_is_shown_with_how_the_calls_went(served: Daemon) -> None:
+    status, out, _ = run(served, "circuit", "shop")
+    assert status == 0
+    assert out.startswith("shop: closed\n  failures    0 of 5 in 60 s\n  calls       ")
+    assert run(served, "circuit", "shop", "open", "--for", "60")[0] == 0
+    assert re.match(r"shop: open, held by hand for (60\.0|59\.\d) s\n", run(served, "circuit", "shop")[1])
+    status, out, _ = run(served, "circuit", "shop", "--json")
+    shown = json.loads(out)
+    assert (shown["circuit_state"], shown["circuit"]["held"]) == ("open", True)
+    assert run(served, "circuit", "shop", "reset")[0] == 0
+
+
 def test_a_circuit_that_is_not_there_is_told(served: Daemon) -> None:
     status, _, said = run(served, "circuit", "greeter", "reset")
     assert status == 1

@@ -1,10 +1,10 @@
-"""The tree and crash reports as text."""
+"""The tree, crash reports and health as text."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from regrow.render import MAX_NOTE_CHARS, render_crash, render_tree
+from regrow.render import MAX_NOTE_CHARS, render_crash, render_health, render_tree
 
 REPORT: dict[str, Any] = {
     "crash_id": "c1-2",
@@ -100,3 +100,30 @@ def test_a_listed_crash_is_told_in_three_lines() -> None:
 def test_a_whole_report_has_its_traceback() -> None:
     shown = render_crash(REPORT | {"traceback": "Traceback\n  line\n", "handled": 4, "mailbox": 1})
     assert shown.splitlines()[3:] == ["  4 messages handled before, 1 waiting", "  Traceback", "    line"]
+
+
+def test_the_health_of_an_integration_tells_why_its_circuit_is_open_and_when_it_is_tried_again() -> None:
+    health = {
+        "name": "shop",
+        "circuit_state": "open",
+        "circuit": {"failures": 3, "threshold": 3, "window_s": 60.0, "retry_after_s": 4.76, "held": False},
+        "calls": 4,
+        "success_rate": 0.25,
+        "latency_p50": 0.00173,
+        "latency_p99": 0.0031,
+        "window_s": 300.0,
+        "last_error": "upstream_error: shop.item: 127.0.0.1 answered 503",
+        "last_error_at": 0.0,
+    }
+    lines = render_health(health).splitlines()
+    assert lines[:3] == [
+        "shop: open, lets a probe go in 4.8 s",
+        "  failures    3 of 3 in 60 s",
+        "  calls       4 in the last 300 s, 25.0% of them well, p50 1.73 ms, p99 3.1 ms",
+    ]
+    assert lines[3].startswith("  last error  upstream_error: shop.item: 127.0.0.1 answered 503 (19")
+
+
+def test_an_integration_without_a_breaker_and_without_calls_has_its_health_told_too() -> None:
+    health = {"name": "ml", "circuit_state": None, "calls": 0, "window_s": 300.0, "last_error": None}
+    assert render_health(health) == "ml: has no circuit breaker\n  calls       0 in the last 300 s"
