@@ -261,7 +261,7 @@ class Front(Actor):
         if cache is None or job.key is None:
             self._dispatch(job)
         else:
-            # Without a deadline of its own: the cache answers at once or dies.
+            # Without a deadline of its own: the cache answers within that time, or dies.
             lookup = Lookup(job.key, wait_s=self._wait_s(job))
             cache.request(lookup, Promise(callback=lambda found: self._looked_up(job, found)))
 
@@ -324,9 +324,11 @@ class Front(Actor):
     def _refresh(self, job: Job, kept: Kept) -> None:
         """Ask for a newer answer while the stale one is used: one for each key, and only where no caller waits."""
         now = clock.now()
-        if job.key is None or kept.asked or job.key in self._flights or now < self._refresh_from:
+        if job.key is None or kept.asked or job.key in self._flights:
             return
-        if now < self._open_until or len(self._bulkhead.busy) >= self._bulkhead.lanes:
+        is_busy = len(self._bulkhead.busy) >= self._bulkhead.lanes
+        if is_busy or now < max(self._refresh_from, self._open_until):
+            self._let_go(job)
             return
         renewing = dataclasses.replace(
             job, promise=Promise(), ends=now + job.operation.timeout_s, refreshes=True, followed=False

@@ -274,7 +274,8 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     cache_store: Literal["memory", "redis"] = "memory"
     """Where answers are kept. redis: in the Redis of [daemon], for every daemon that has this integration under the
     same name, at the same address and with the same credentials and headers; together they ask for an answer once.
-    While Redis does not answer, each goes on with its own memory."""
+    Answers lie there as they came, what was asked for does not show. While Redis does not answer, each daemon goes on
+    with its own memory."""
     stale_while_revalidate: Duration = Duration("0s")
     """For so long after its time a kept answer is still used at once, while a newer one is asked for in the background;
     where the peer says how long an answer is fresh, only its own stale-while-revalidate counts."""

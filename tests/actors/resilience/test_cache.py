@@ -173,6 +173,15 @@ def test_a_daemon_waits_for_the_answer_that_another_one_asks_for(daemons: Daemon
     assert WAITS.value("there") == 20
 
 
+def test_of_two_daemons_one_renews_a_stale_answer_in_use(daemons: Daemons) -> None:
+    here, there = daemons.cache("here"), daemons.cache("there")
+    here.ask(Keep("k", b"value", fresh_s=0.0, refresh_s=60.0))
+    first, second = (ref.ask(Lookup("k", wait_s=1.0)) for ref in (there, here))
+    assert [(kept.content, kept.asked) for kept in (first, second)] == [(b"value", False), (b"value", True)]
+    there.ask(LetGo("k"))
+    assert not here.ask(Lookup("k", wait_s=1.0)).asked
+
+
 def test_the_next_daemon_asks_when_the_first_one_lets_go(daemons: Daemons) -> None:
     here, there = daemons.cache("here"), daemons.cache("there")
     here.ask(Lookup("k", wait_s=5.0))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.resilience.shelf import ENTRY_BYTES, Shelf
+from actors.resilience.shelf import ENTRY_BYTES, Shelf, kept_at
 
 
 def test_an_answer_is_fresh_then_stale_then_gone() -> None:
@@ -33,6 +35,62 @@ def test_an_answer_larger_than_the_shelf_is_not_kept_and_throws_nothing_out() ->
     shelf.put("a", b"1", 0, fresh_s=10, stale_s=0)
     assert not shelf.put("b", bytes(10_000), 0, fresh_s=10, stale_s=0)
     assert shelf.get("a", 1) is not None
+
+
+TIMES = st.sampled_from([0.0, 1.0, 2.5, 7.0])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from("abc"), TIMES, TIMES, TIMES, TIMES, st.sampled_from(["", "g", "h"])),
+        st.tuples(st.just("get"), st.sampled_from("abc")),
+        st.tuples(st.just("wait"), TIMES),
+        st.tuples(st.just("forget"), st.sampled_from(["g", "h"])),
+        st.tuples(st.just("clear")),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS)
+def test_it_answers_as_a_plain_list_of_what_was_kept_would(steps: list[tuple[Any, ...]]) -> None:
+    shelf, now = Shelf(1 << 20), 100.0
+    book: dict[str, tuple[bytes, float, float, float, float, float, str]] = {}
+    for number, (what, *args) in enumerate(steps):
+        if what == "put":
+            key, fresh_s, stale_s, keep_s, refresh_s, group = args
+            content = str(number).encode()
+            shelf.place(
+                key,
+                kept_at(
+                    now, content, fresh_s=fresh_s, stale_s=stale_s, keep_s=keep_s, refresh_s=refresh_s, group=group
+                ),
+            )
+            book[key] = (content, now, fresh_s, stale_s, keep_s, refresh_s, group)
+        elif what == "wait":
+            now += args[0]
+        elif what == "forget":
+            assert shelf.drop_group(args[0]) >= sum(
+                entry[-1] == args[0] and lives(entry, now) for entry in book.values()
+            )
+            book = {key: entry for key, entry in book.items() if entry[-1] != args[0]}
+        elif what == "clear":
+            shelf.clear()
+            book.clear()
+        for key in "abc":
+            kept, entry = shelf.get(key, now), book.get(key)
+            if entry is None or not lives(entry, now):
+                assert kept is None
+                continue
+            content, at, fresh_s, stale_s, _, refresh_s, _ = entry
+            assert kept is not None
+            assert kept.content == content
+            assert kept.fresh(now) == (now < at + fresh_s)
+            assert kept.usable(now) == (now < at + fresh_s + refresh_s)
+            assert (now < kept.stale_until) == (now < at + fresh_s + stale_s)
+
+
+def lives(entry: tuple[bytes, float, float, float, float, float, str], now: float) -> bool:
+    _, at, fresh_s, stale_s, keep_s, refresh_s, _ = entry
+    return now < at + max(fresh_s + stale_s, fresh_s + refresh_s, keep_s)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 900), st.floats(0, 20)), max_size=60))

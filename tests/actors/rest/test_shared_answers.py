@@ -18,7 +18,7 @@ from config.errors import ConfigErrors
 from config.load import load, load_table
 from config.secret import Secret
 from regrow.protocol.errors import UpstreamError
-from tests.actors.rest.conftest import Start
+from tests.actors.rest.conftest import Start, outcome
 from tests.support.daemon import Daemon
 from tests.support.fixtures import StartDaemon
 from tests.support.http_peer import HttpPeer, Reply
@@ -132,6 +132,17 @@ def test_bytes_of_somebody_else_in_redis_cost_one_request_and_no_more(
             client.set(name, b"\x81\xa5hello")
     assert [made.call("get_user", username="ada") for _ in range(3)] == [{"login": "ada"}] * 3
     assert http_peer.count() == 2
+
+
+def test_a_cache_actor_that_is_killed_fails_no_call(api: Start, http_peer: HttpPeer, redis: RedisServer) -> None:
+    http_peer.reply("*", json={"login": "ada"}, delay_s=0.02)
+    made = api(redis_url=redis.url, **STORE)
+    calls = []
+    for number in range(30):
+        calls += [made.begin("get_user", username=f"user{number % 5}") for _ in range(10)]
+        made.part("cache").kill()
+    assert [outcome(call) for call in calls] == [{"login": "ada"}] * 300
+    assert made.call("get_user", username="user0") == {"login": "ada"}
 
 
 @pytest.mark.parametrize("reply", [{"status": 500}, {"json": {}, "headers": {"Cache-Control": "no-store"}}])
