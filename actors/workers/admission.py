@@ -43,14 +43,13 @@ class Admission:
         self._then = then
         self._breaker = breaker
         self._stages: list[tuple[str, Any]] = []
-        self.takes_time = limiter is not None or breaker is not None
         if limiter is not None:
             self._stages.append((limiter, Admit()))
         if breaker is not None:
             self._stages.append((breaker, Permit()))
 
     def begin(self, job: Job) -> None:
-        """Lead a job to the first part, or past them all where there is none. Never switches."""
+        """Lead a job to the first part. Never switches."""
         self._ask(job, 0)
 
     def answered(self, news: Answered) -> None:

@@ -68,7 +68,7 @@ class Desk:
         self.settings = settings
         self.is_extra = is_extra
         self.line: Line | None = None
-        self.is_listed = False  # the line's own note
+        self.is_waiting = self.is_roomy = False  # the line's own notes
         self.is_hearing = False
         self.state: State | None = None
         self.process: WorkerProcess | None = None
@@ -123,10 +123,10 @@ class Desk:
             self._sent += 1
             self.process.send(frame)
 
-    def be_idle(self) -> None:
+    def be_idle(self, now: float) -> None:
         """Be ready for calls."""
         self.become("idle")
-        self.idle_since = clock.now()
+        self.idle_since = now
         if self.line is not None:
             self.line.is_free(self)
 
@@ -147,13 +147,13 @@ class Desk:
         """Tell whether this short call may be sent ahead."""
         return (
             self._takes_ahead
-            and len(self.jobs) <= AHEAD_CALLS
+            and 0 < len(self.jobs) <= AHEAD_CALLS
             and self._ahead_s + job.expected_s <= AHEAD_S
             and self._ahead_bytes + job.size <= AHEAD_BYTES
             and self.calls + len(self.jobs) < self._max_calls
         )
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job, now: float) -> None:
         """Take a call, to be sent by `flush`."""
         self._sent += 1
         job.number = self._sent
@@ -166,7 +166,7 @@ class Desk:
         self._ahead_bytes += job.size
         if len(self.jobs) == 1:
             self.become("busy")
-            self._begin(job, clock.now())
+            self._begin(job, now)
         elif self.line is not None:
             self.line.look_soon()
 
@@ -179,7 +179,7 @@ class Desk:
 
     def _begin(self, job: Job, now: float) -> None:
         self.began_at = now
-        if job.line is not None:
+        if job.is_counted and job.line is not None:
             job.line.begun(job)
         if not job.is_told:
             job.is_told = True
@@ -199,7 +199,7 @@ class Desk:
             and not self._holds
             and self._owner.ref.state == ALIVE
         )
-        if self._takes_ahead and self.line is not None:
+        if self._takes_ahead and not self.is_roomy and self.line is not None:
             self.line.has_room(self)
         if job.promise.done:  # given up while it stood behind another one
             hub.loop.run_callback(self.leave, job)
@@ -286,6 +286,7 @@ class Desk:
         if jobs:
             self._begin(jobs[0], now)
         else:
+            self._takes_ahead = False
             self._ahead_s = 0.0  # sums of fractions drift
         if said.__class__ is Returned:
             job.promise.resolve(said.value)
@@ -294,7 +295,7 @@ class Desk:
         telemetry.ended(settings.pool, job.function, ran_s, job.promise.error)
         if not process.unheard:
             self._ran_s = None
-            self._after_answers()
+            self._after_answers(now)
 
     def _time_of(self, process: WorkerProcess, now: float) -> float:
         """Return how long the call in hand ran: by the process, which counts, or where it does not, by our clock."""
@@ -307,16 +308,16 @@ class Desk:
                 self._busy_ns = busy_ns
         return self._ran_s
 
-    def _after_answers(self) -> None:
+    def _after_answers(self, now: float) -> None:
         if not self.jobs:
             if self.leaving is None and self.calls >= self._max_calls:
                 self.leaving = "max_calls"
             if self.leaving is None:
-                self.be_idle()
+                self.be_idle(now)
             else:
                 self.become("idle")
                 self._owner.replace(self.leaving)
-        elif self.line is not None and self._takes_ahead:
+        elif self._takes_ahead and self.line is not None:
             self.line.has_room(self)
             self.line.hand_out()
 
@@ -357,7 +358,7 @@ class Desk:
         if not self.jobs and back:
             first = back.pop(0)
             held, self._holds = self._holds, True
-            self.give(first)
+            self.give(first, clock.now())
             self.flush()
             self._holds = held
         return back

@@ -78,7 +78,14 @@ class Line:
         self._turns += 1
         job.turn = self._turns
         job.line = self
-        job.queued_at = clock.now()
+        now = job.queued_at = clock.now()
+        if self._idle and not self._jobs:
+            desk = self._next_idle()
+            if desk is not None:
+                job.expected_s = self._paces.get(job.function, UNKNOWN_S)
+                desk.give(job, now)
+                desk.flush()
+                return
         self._count(job)
         self._jobs[job.id] = job
         self.hand_out()
@@ -171,7 +178,7 @@ class Line:
             return
         self._is_handing_out = True
         given: list[Desk] = []
-        paces = self._paces
+        paces, now = self._paces, clock.now()
         try:
             while jobs:
                 job = next(iter(jobs.values()))
@@ -183,7 +190,7 @@ class Line:
                 if job.promise.done:
                     self._drop(job)
                     continue
-                desk.give(job)
+                desk.give(job, now)
                 if desk not in given:
                     given.append(desk)
         finally:
@@ -194,9 +201,9 @@ class Line:
             self._grow_later()
 
     def _desk_for(self, job: Job) -> Desk | None:
-        while self._idle:
-            desk = self._take_idle()
-            if desk.can_begin():
+        if self._idle:
+            desk = self._next_idle()
+            if desk is not None:
                 return desk
         roomy = self._roomy
         if roomy and job.expected_s <= SHORT_S and job.stream is None:
@@ -206,38 +213,45 @@ class Line:
                     roomy.rotate(-1)
                     return desk
                 roomy.popleft()
-                desk.is_listed = False
+                desk.is_roomy = False
         return None
 
-    def _take_idle(self) -> Desk:
-        """Take those that always run before the extra ones, which can then become idle for good."""
-        if self._all_alike:
-            desk = self._idle.popleft()
-        else:
-            desk = next((desk for desk in self._idle if not desk.is_extra), self._idle[0])
-            self._idle.remove(desk)
-        desk.is_listed = False
-        return desk
+    def _next_idle(self) -> Desk | None:
+        """Take one whose process can begin at once: the one that became idle last, whose memory is still warm.
+
+        Those that always run come before the extra ones, which can then become idle for good.
+        """
+        idle = self._idle
+        while idle:
+            if self._all_alike:
+                desk = idle.pop()
+            else:
+                desk = next((desk for desk in reversed(idle) if not desk.is_extra), idle[-1])
+                idle.remove(desk)
+            desk.is_waiting = False
+            if desk.can_begin():
+                return desk
+        return None
 
     def is_free(self, desk: Desk) -> None:
         """Hear that a desk is idle, and hand out."""
-        self._unlist(desk)
-        desk.is_listed = True
-        self._idle.append(desk)
+        if not desk.is_waiting:
+            desk.is_waiting = True
+            self._idle.append(desk)
         self.hand_out()
 
     def has_room(self, desk: Desk) -> None:
         """Hear that a desk takes calls ahead."""
-        if not desk.is_listed:
-            desk.is_listed = True
+        if not desk.is_roomy:
+            desk.is_roomy = True
             self._roomy.append(desk)
 
     def _unlist(self, desk: Desk) -> None:
-        if desk.is_listed:
-            desk.is_listed = False
-            for listed in (self._idle, self._roomy):
-                if desk in listed:
-                    listed.remove(desk)
+        if desk.is_waiting:
+            self._idle.remove(desk)
+        if desk.is_roomy:
+            self._roomy.remove(desk)
+        desk.is_waiting = desk.is_roomy = False
 
     # -- desks
 
@@ -303,6 +317,7 @@ class Line:
         self._queued.value = 0
         self._queued = NumberCell()  # the series belongs to the next line, whatever still leaves this one
         for desk in self.desks.values():
+            self._unlist(desk)
             desk.line = None
         self.desks.clear()
         self._idle.clear()

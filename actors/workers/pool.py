@@ -77,6 +77,7 @@ class PythonPool(Actor):
         self._functions = AllowList(settings.setup.functions)
         self.exports = exports_of_pool(self._functions)
         self._line = Line(settings, self._count_death)
+        self._has_parts = settings.limiter is not None or settings.breaker is not None
         self._last_id = 0
         self._problems: dict[str, str] = {}
         self._shot: set[str] = set()
@@ -119,7 +120,8 @@ class PythonPool(Actor):
         name = self._functions.check(function)
         if arrays not in ("list", "ext"):
             raise InvalidArguments(f'arrays must be "list" or "ext", found {arrays!r}')
-        self._refuse_what_cannot_run(name)
+        if self._quarantined or self._problems:
+            self._refuse_what_cannot_run(name)
         self._last_id += 1
         frame = self._frame(child.Call(self._last_id, name, args or [], kwargs or {}, arrays, streams))  # type: ignore[arg-type]
         self._refuse_what_has_no_room(len(frame))
@@ -138,17 +140,20 @@ class PythonPool(Actor):
             job.stream = CallStream(promise, with_progress=progress)
             job.stream.of(job)
         job.promise.on_abandon = job.give_up
-        self._admission.begin(job)
+        if self._has_parts:
+            self._admission.begin(job)
+        else:
+            self._line.stand(job)
 
     def _stand_in_line(self, job: Job) -> None:
-        if self._admission.takes_time:
-            try:
-                self._refuse_what_cannot_run(job.function)
-                self._refuse_what_has_no_room(job.size)
-            except Refused as refusal:
-                self._refuse(job, refusal)
-                return
-        self._line.stand(job)
+        try:
+            # Time has passed in the parts.
+            self._refuse_what_cannot_run(job.function)
+            self._refuse_what_has_no_room(job.size)
+        except Refused as refusal:
+            self._refuse(job, refusal)
+        else:
+            self._line.stand(job)
 
     def _refuse(self, job: Job, refusal: Refused) -> None:
         settle(self.settings.breaker, job, "unknown")

@@ -186,7 +186,7 @@ class Worker(Actor):
             self._cancel_timer("start")
             self._shot = False
             self._tell_front()
-            self._desk.be_idle()
+            self._desk.be_idle(clock.now())
 
     def call_given_up(self, job: Job) -> None:
         """End the process, which is at work on a call whose caller gave up. Never switches."""
@@ -316,7 +316,7 @@ class Worker(Actor):
         elif self._is_extra and self._state == "idle" and now - desk.idle_since > settings.scale_down_after_s:
             self._goes_off = True
             self._recycle("not_needed")
-        elif self._state == "idle" and not desk.is_listed and desk.line is not None:
+        elif self._state == "idle" and not desk.is_waiting and desk.line is not None:
             desk.line.is_free(desk)  # it was suspended when its turn came
 
     def _leave(self, reason: str) -> None:

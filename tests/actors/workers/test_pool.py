@@ -194,6 +194,7 @@ def test_the_line_is_bounded_in_bytes_too(pool: StartPool, tmp_path: Path) -> No
 
 def test_who_gives_up_in_the_line_makes_room_and_never_starts(pool: StartPool, tmp_path: Path) -> None:
     running = pool(queue=1)
+    killed = KILLS.value("ml", "cancelled")
     gate = tmp_path / "gate"
     running.call("faulty:add", 1, 1)
     busy = running.request("faulty:wait_for_file", str(gate))
@@ -207,7 +208,7 @@ def test_who_gives_up_in_the_line_makes_room_and_never_starts(pool: StartPool, t
     assert settled(busy) is True
     assert settled(patient) == 3
     assert running.status()["queued"] == 0
-    assert KILLS.value("ml", "cancelled") == 0
+    assert KILLS.value("ml", "cancelled") == killed
 
 
 def test_a_call_that_expires_in_the_line_never_started(pool: StartPool, tmp_path: Path) -> None:
