@@ -43,9 +43,6 @@ COPIED_BYTES = 64 << 10
 #: hexadecimal there and base64 here)
 WIRE_EXTRA_BYTES = 1 << 20
 WIRE_FACTOR = 2
-#: libpq reads a large row until the socket is empty, which a fast server can keep full for all of it; with a small
-#: window one reading of a row of 200 MB brought 3 to 26 MB, without 16 to 200
-WINDOW_BYTES = 256 << 10
 
 _WITH_ROWS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE)
 
@@ -63,7 +60,9 @@ class Flooded(Exception):
 class Intake:
     """Counts what libpq reads before a result can be taken, since it would hold one of any size in memory.
 
-    Linux tells it of TCP connections; over a Unix socket only complete results are measured.
+    Linux tells it of TCP connections; over a Unix socket only complete results are measured. libpq reads until the
+    socket is empty, so what a limit is exceeded by is what the network brings meanwhile: little, unless the server is
+    on the same machine and fills the socket as fast as it is emptied.
     """
 
     __slots__ = ("_from", "_most", "_socket", "counts")
@@ -78,7 +77,6 @@ class Intake:
         self.close()
         own = get_original("socket", "socket")(fileno=os.dup(descriptor))
         if sys.platform == "linux" and own.family in (socket.AF_INET, socket.AF_INET6):
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW_BYTES)
             self._socket = own
         else:
             own.close()

@@ -58,10 +58,10 @@ ANSWERS = [
 
 
 def test_each_type_of_postgres_is_answered_as_documented(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
     columns = ", ".join(f"{sql} AS c{index}" for index, (sql, _) in enumerate(ANSWERS))
-    database = start_database(f"{postgres_database.url}?options=-ctimezone%3DUTC", {"all": f"SELECT {columns}"})
+    database = start_database(f"{postgres_schema.url}%20-ctimezone%3DUTC", {"all": f"SELECT {columns}"})
 
     answer = database.ask("all")[0]
 
@@ -69,9 +69,9 @@ def test_each_type_of_postgres_is_answered_as_documented(
     json.dumps(answer, allow_nan=False)
 
 
-def test_numeric_can_be_a_number(start_database: StartDatabase, postgres_database: PostgresDatabase) -> None:
+def test_numeric_can_be_a_number(start_database: StartDatabase, postgres_schema: PostgresDatabase) -> None:
     operations = {"all": "SELECT 12.50::numeric AS a, 3.00::numeric AS b, 'NaN'::numeric AS c"}
-    database = start_database(postgres_database.url, operations, numeric="number")
+    database = start_database(postgres_schema.url, operations, numeric="number")
 
     answer = database.ask("all")
     assert answer == [{"a": 12.5, "b": 3, "c": "NaN"}]
@@ -99,14 +99,12 @@ TYPED = [
 ]
 
 
-def test_each_parameter_type_reaches_postgres(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
-) -> None:
+def test_each_parameter_type_reaches_postgres(start_database: StartDatabase, postgres_schema: PostgresDatabase) -> None:
     operations = {
         f"echo_{index}": {"sql": f"SELECT :p::{kind}", "kind": "value", "params": {"p": name}}
         for index, (name, _, kind, _) in enumerate(TYPED)
     }
-    database = start_database(f"{postgres_database.url}?options=-ctimezone%3DUTC", operations)
+    database = start_database(f"{postgres_schema.url}%20-ctimezone%3DUTC", operations)
 
     for index, (name, value, _, expected) in enumerate(TYPED):
         assert database.ask(f"echo_{index}", p=value) == expected, name
@@ -114,10 +112,10 @@ def test_each_parameter_type_reaches_postgres(
 
 
 def test_a_typed_parameter_decides_the_type_of_the_statement(
-    start_database: StartDatabase, postgres_database: PostgresDatabase
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
 ) -> None:
     operations = {"next_day": {"sql": "SELECT :day + 1", "kind": "value", "params": {"day": "date"}}}
-    database = start_database(postgres_database.url, operations)
+    database = start_database(postgres_schema.url, operations)
 
     assert database.ask("next_day", day="2026-02-28") == "2026-03-01"
 
