@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -18,7 +19,7 @@ from regrow.protocol.errors import InvalidArguments, RateLimited, UpstreamError
 from runtime.messages import Call
 from runtime.streams import iterate
 from supervisors import Supervisor
-from tests.actors.rest.conftest import Api
+from tests.actors.rest.conftest import Api, outcome
 from tests.support.http_peer import HttpPeer, Reply
 from tests.support.http_peer import Request as Arrived
 
@@ -180,6 +181,16 @@ def test_stripe_as_shipped_charges_once_though_answers_are_lost(shipped: Ship, h
     assert made.call("list_charges") == [{"id": "ch_1"}]
 
 
+def test_stripe_as_shipped_sends_bursts_of_twenty_and_goes_on_steadily(shipped: Ship, http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /charges/ch_1", json={})
+    made = shipped("stripe.toml", "stripe", STRIPE_API_URL=http_peer.url)
+    began = time.monotonic()
+    calls = [made.begin("get_charge", id="ch_1") for _ in range(40)]
+    assert [outcome(call) for call in calls] == [{}] * 40
+    # Twenty at once and twenty more at 80 a second.
+    assert time.monotonic() - began >= 0.24
+
+
 def test_a_callers_own_key_makes_its_repeated_call_the_same(shipped: Ship, http_peer: HttpPeer) -> None:
     stripe = Stripe(http_peer)
     made = shipped("stripe.toml", "stripe", STRIPE_API_URL=http_peer.url)
@@ -199,6 +210,10 @@ def test_githubs_graphql_as_shipped(shipped: Ship, http_peer: HttpPeer) -> None:
     assert http_peer.requests[0].json()["variables"] == {"login": "octocat", "first": 10}
     with pytest.raises(InvalidArguments):
         made.call("get_user_repos", first=3)
+    http_peer.reply("POST /graphql", json={"data": {"addStar": {"starrable": {"stargazerCount": 8}}}}, times=1)
+    before = made.part("limiter").actor.status()["used"]
+    assert made.call("add_star", id="R_1") == 8
+    assert made.part("limiter").actor.status()["used"] == before + 5
     limited = {"data": None, "errors": [{"type": "RATE_LIMITED", "message": "API rate limit exceeded"}]}
     http_peer.reply("POST /graphql", json=limited, headers={"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40"})
     with pytest.raises(RateLimited):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
@@ -170,3 +171,42 @@ def test_a_costly_call_that_the_circuit_refuses_gives_all_of_it_back(api: Start,
         assert caught.value.code == code
     gevent.sleep(0.02)
     assert made.part("limiter").actor.status()["used"] == 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_clients_do_every_call_is_answered_and_nothing_is_left(
+    api: Start, http_peer: HttpPeer, seed: int
+) -> None:
+    draw = random.Random(seed)
+    http_peer.reply("*", json={}, delay_s=0.002)
+    operations = {
+        "get_user": {"request": "GET /users/{username}", "cache": "20ms"},
+        "plain": {"request": "GET /plain/{username}"},
+    }
+    made = api(concurrency=3, queue=draw.choice([0, 1, 5, 20]), operations=operations)
+    calls: list[ClientPromise] = []
+    for step in range(400):
+        operation = draw.choice(["get_user", "get_user", "plain"])
+        client = draw.choice(["flood"] * 6 + ["a", "b", "c"])
+        calls.append(begin(made, client, draw.choice("uvwxyz"), operation=operation))
+        if draw.random() < 0.2:
+            draw.choice(calls).cancel()
+        if draw.random() < 0.02:
+            made.part(f"worker-{draw.randint(1, 3)}").kill()
+        if step % 20 == 0:
+            gevent.sleep(draw.choice([0.0, 0.005, 0.02]))
+    outcomes = [outcome(call) for call in calls]
+    gevent.sleep(0.05)
+    assert {type(each).__name__ for each in outcomes} <= {
+        "dict",
+        "Overloaded",
+        "Cancelled",
+        "ActorDied",
+        "ActorUnavailable",
+    }
+    assert outcomes.count({}) > 20
+    status = made.front.actor.status()
+    assert (status["running"], status["waiting"]) == (0, 0)
+    front = made.front.actor
+    assert not front._flights
+    assert made.call("get_user", username="ada") == {}
