@@ -43,6 +43,8 @@ _getaddrinfo = get_original("socket", "getaddrinfo")
 CONNECT_TIMEOUT_S = 5.0
 MAX_RESPONSE_BYTES = 8 << 20
 MAX_REDIRECTS = 5
+# So many interim answers (1xx) may come before the one that counts.
+MAX_INTERIM = 20
 CHUNK_BYTES = 65536
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # All that another host learns of a request that was redirected to it.
@@ -91,6 +93,18 @@ class _LedInside(Exception):
 
 
 class _Answer(http.client.HTTPResponse):
+    def _read_status(self) -> tuple[str, int, str]:
+        # The standard library takes an interim answer (103 Early Hints) for the answer itself; the real one, still on its
+        # way, would then be taken for that of the next request on this connection.
+        for _ in range(MAX_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200:
+                return version, status, reason
+            if status == http.client.SWITCHING_PROTOCOLS:
+                raise http.client.HTTPException("another protocol that nobody asked for")
+            http.client.parse_headers(self.fp)
+        raise http.client.HTTPException(f"more than {MAX_INTERIM} interim answers")
+
     def begin(self) -> None:
         super().begin()
         # Here, where a refusal closes the socket: requests would take it for a fault of our own request.

@@ -52,6 +52,34 @@ def test_it_sends_what_it_is_given_and_returns_what_comes_back(client: HttpClien
     assert (arrived.target, arrived.body, arrived.headers["x-api-key"]) == ("/things?a=b%2Fc", b'{"x":1}', "k")
 
 
+def interim(connection: socket.socket) -> None:
+    """Answer each request with early hints first and the path a moment later."""
+    with connection.makefile("rb") as lines:
+        while request := lines.readline():
+            while lines.readline() not in {b"\r\n", b""}:
+                pass
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
+            gevent.sleep(0.02)
+            body = request.split()[1]
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def test_an_interim_answer_is_not_the_answer_and_shifts_none(client: HttpClient, raw_peer: RawPeer) -> None:
+    raw_peer.behave(interim)
+    for path in (b"/one", b"/two", b"/three"):
+        assert get(client, raw_peer.url + path.decode()) == (200, path)
+    assert raw_peer.connections == 1
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 100 Continue\r\n\r\n" * 50, b"HTTP/1.1 101 Switching Protocols\r\n\r\n"])
+def test_nothing_but_interim_answers_is_a_connection_error(
+    client: HttpClient, http_peer: HttpPeer, answer: bytes
+) -> None:
+    http_peer.reply("*", raw=answer)
+    with pytest.raises(ConnectionFailed):
+        get(client, http_peer.url)
+
+
 @pytest.mark.parametrize("status", [200, 204, 304, 400, 404, 418, 429, 500, 503, 599])
 def test_every_status_is_an_answer(client: HttpClient, http_peer: HttpPeer, status: int) -> None:
     http_peer.reply("GET /x", status=status)
