@@ -94,8 +94,8 @@ class _LedInside(Exception):
 
 class _Answer(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
-        # The standard library takes an interim answer (103 Early Hints) for the answer itself; the real one, still on its
-        # way, would then be taken for that of the next request on this connection.
+        # The standard library takes an interim answer (103 Early Hints) for the answer itself; the real one, still on
+        # its way, would then be taken for that of the next request on this connection.
         for _ in range(MAX_INTERIM):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200:

@@ -1,8 +1,8 @@
 """The suite of the HTTP working group's cache tests, over a real socket, with time in the test's hands.
 
 All its required tests run, but for those of `NOT_OURS`, each with its reason. Interim answers are for the connection
-and have no place in a reply, so of these only that they change nothing is checked. The cache is the shared kind, because
-callers of this operation may bring credentials of their own.
+and have no place in a reply, so of these only that they change nothing is checked. The cache is the shared kind,
+because callers of this operation may bring credentials of their own.
 """
 
 from __future__ import annotations
