@@ -469,6 +469,11 @@ def test_a_breaker_killed_while_open_is_open_when_it_is_back(api: Start, http_pe
     made.part("breaker").kill()
     with pytest.raises(CircuitOpen):
         made.call("get_user", username="ada")
+    # The front remembers what it was told; a new one knows the circuit from the breaker alone.
+    made.part("breaker").kill()
+    made.part("").kill()
+    with pytest.raises(CircuitOpen):
+        made.call("get_user", username="ada")
     assert http_peer.count() == 1
 
 
