@@ -1,9 +1,9 @@
 """The batcher actor: gathers what many callers want sent, and sends it as one message; each caller gets its own answer.
 
 It stands before any actor that can do many things at once for the price of one. A batch goes when it is full, when its
-oldest item has waited `max_delay_s`, or when a caller in it has spent half of its time; what a caller that gave up
-wanted is left out. The batch lives as long as its most patient caller: one with a tiny deadline shortens nothing for
-the others, and when all have given up the batch is cancelled.
+oldest item has waited `max_delay_s`, when a caller in it has spent half of its time, or when the daemon drains; what a
+caller that gave up wanted is left out. The batch lives as long as its most patient caller: one with a tiny deadline
+shortens nothing for the others, and when all have given up the batch is cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regrow.protocol.errors import DecodeError, Overloaded, RegrowError, Unavailable
-from runtime import clock
+from runtime import clock, events
 from runtime.actor import Actor
 from runtime.measure import Counter, Gauge
 from runtime.messages import WithHeader
@@ -60,6 +60,11 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class _Due:
     """The batcher's own timer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draining:
+    """Told by the batcher to itself: from now on nothing waits for more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,12 +152,23 @@ class Batcher(Actor):
         self._under_way = 0
 
     def on_start(self) -> None:
-        """Make the series exist."""
+        """Make the series exist; hear of the daemon's drain, in which nobody waits for others any more."""
         declare(*self._labels)
         self._count()
+        ref = self.ref
+
+        def hear(event: events.Event) -> None:
+            if not ref.is_alive():
+                stop_listening()
+            elif event.topic == "daemon.draining":
+                ref.post(_Draining())
+
+        stop_listening = events.subscribe(hear)
+        self._stop_listening = stop_listening
 
     def on_stop(self) -> None:
         """Send what waits, and wait for the answers for some seconds."""
+        self._stop_listening()
         self._flush()
         ends = clock.now() + LAST_ANSWERS_S
         for flight in list(self._flights):
@@ -171,6 +187,9 @@ class Batcher(Actor):
         if isinstance(message, Item):
             self._take(message)
         elif isinstance(message, _Due):
+            self._flush()
+        elif isinstance(message, _Draining):
+            self._max_delay_s = 0.0
             self._flush()
         elif isinstance(message, _Flight):
             self._send(message)
@@ -214,7 +233,7 @@ class Batcher(Actor):
         delay_s = self._max_delay_s
         if promise.deadline is not None:
             delay_s = min(delay_s, max(0.0, promise.deadline - now) / 2)
-        if len(self._waiting) >= self._max_size or self._weight >= self._max_weight:
+        if delay_s <= 0 or len(self._waiting) >= self._max_size or self._weight >= self._max_weight:
             self._flush()
         elif now + delay_s < self._due_at:
             if self._timer is not None:

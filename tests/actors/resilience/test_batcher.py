@@ -21,7 +21,7 @@ from regrow.protocol.errors import (
     UpstreamError,
 )
 from regrow.testing import ManualClock
-from runtime import clock
+from runtime import clock, events
 from runtime.actor import Actor, exported
 from runtime.messages import Call
 from runtime.promise import Promise
@@ -300,6 +300,15 @@ def test_what_waits_when_it_stops_is_sent_and_answered(book: Book) -> None:
     supervisor.stop()
     assert outcomes(promises) == [2, 4]
     assert book.items == [(1, 2)]
+
+
+def test_when_the_daemon_drains_what_waits_goes_and_nothing_waits_any_more(supervised: Supervised, book: Book) -> None:
+    ref = supervised("batcher", Batcher, "b", "doubler", max_delay_s=60.0)
+    waiting = ask(ref, 1, 2)
+    events.publish("daemon.draining", timeout_s=30.0)
+    assert outcomes(waiting) == [2, 4]
+    assert outcomes(ask(ref, 3)) == [6]
+    assert book.items == [(1, 2), (3,)]
 
 
 def test_it_may_call_an_exported_method_with_the_list(supervised: Supervised, book: Book) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gevent
 import pytest
 
+import regrow
 from actors.resilience.batcher import BATCHES
 from regrow.protocol.errors import (
     ActorDown,
@@ -22,6 +26,7 @@ from regrow.protocol.errors import (
 )
 from runtime.messages import WithHeader
 from tests.actors.rest.conftest import QUICKLY, Api, Start, outcome
+from tests.support.fixtures import StartDaemon
 from tests.support.http_peer import HttpPeer, Reply
 from tests.support.http_peer import Request as Arrived
 
@@ -236,6 +241,31 @@ def test_what_waits_when_the_integration_stops_is_sent_and_answered(api: Start, 
     made.supervisor.stop()
     assert sent(numbering) == [[{"text": "a"}, {"text": "b"}]]
     assert outcomes(calls) == [{"id": "A"}, {"id": "B"}]
+
+
+def test_a_drain_of_the_daemon_sends_what_waits_and_the_caller_gets_its_answer(
+    daemon: StartDaemon, numbering: HttpPeer
+) -> None:
+    running = daemon(
+        f"""
+[integrations.api]
+type = "rest"
+base_url = "{numbering.url}"
+[integrations.api.operations.notify]
+request = "POST /messages"
+select = "results"
+batch = {{ into = "messages", max_delay = "1m" }}
+"""
+    )
+    with regrow.connect(running.endpoint, timeout=60.0) as client, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.ask, "api", "notify", text="a", timeout=60.0)
+        while not re.search(r'"waiting": ?1', running.get("/tree").text):
+            gevent.sleep(0.02)
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert call.result(20.0) == {"id": "A"}
+        assert time.monotonic() - began < 10.0
+        assert running.wait() == 0
 
 
 def test_a_call_without_a_deadline_has_time_for_the_delay_and_the_request(api: Start, http_peer: HttpPeer) -> None:
