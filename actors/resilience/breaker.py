@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -29,6 +30,7 @@ OUTCOMES = Counter("breaker_outcomes_total", "outcomes of permitted calls, late 
 LONGEST_HOLD_S = 24 * 3600.0
 # So many daemons may save the same circuit at once before one of them gives up.
 SAVE_TRIES = 20
+SAVE_PAUSE_S = 0.001
 
 _TOPICS: dict[State, str] = {
     "open": "breaker.opened",
@@ -207,7 +209,10 @@ class Breaker(Actor):
         if backend is None:
             return self._decide_here(action)
         try:
-            for _ in range(SAVE_TRIES):
+            for attempt in range(SAVE_TRIES):
+                if attempt:
+                    # Daemons that keep step with one another would lose to the same one every time.
+                    clock.sleep(random.random() * SAVE_PAUSE_S * attempt)
                 loaded = backend.load()
                 before = shared.snapshot(loaded.record)
                 self._circuit.adopt(loaded.record, loaded.now)
