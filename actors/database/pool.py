@@ -396,6 +396,7 @@ class Pool(Actor):
             job.leave = None
             if job.promise.done:
                 metrics.OPERATIONS.inc(self.settings.name, job.operation.name, "failed")
+                self._end_if_begun(job, now, "cancelled")
                 continue
             if not job.returns:
                 telemetry.began(self.settings.name, job.operation.name)
@@ -497,7 +498,13 @@ class Pool(Actor):
                 "send less",
                 retry_after_s=settings.queue_timeout_s / 2,
             )
+        self._end_if_begun(job, now, error.code)
         job.promise.reject(error)
+
+    def _end_if_begun(self, job: Job, now: float, outcome: str) -> None:
+        """Tell the end of a call that was told to begin, and came back into the line because nothing could be sent."""
+        if job.returns:
+            telemetry.ended(self.settings.name, job.operation.name, now - job.queued_at, outcome=outcome)
 
     def _turn(self, slot: Slot, state: str) -> None:
         self._shown[slot.state].value -= 1
