@@ -86,6 +86,9 @@ class GraphQL(HttpApi, frozen=True, kw_only=True):
             problems.append(Problem("peers say nothing about answers to POST: write a duration", key="cache"))
         for name, table in self.operations.items():
             problems += _problems(name, table, schema)
+            if table.stale_while_revalidate and not table.cache and not self.cache:
+                at = f"operations.{name}.stale_while_revalidate"
+                problems.append(Problem("answers of this operation are not kept", key=at))
             problems += cost_problems(f"operations.{name}", table.cost, self.rate_limit)
         if problems:
             raise ExceptionGroup("graphql", problems)

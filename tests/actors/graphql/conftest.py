@@ -26,9 +26,9 @@ def graph(http_peer: HttpPeer, tmp_path: Path) -> Iterator[Start]:
     """Starts an API at the test's peer; keywords replace keys of its table."""
     started: list[Api] = []
 
-    def start(name: str = "graph", **table: Any) -> Api:
+    def start(name: str = "graph", *, redis_url: str | None = None, **table: Any) -> Api:
         whole = {"base_url": http_peer.url + "/graphql", "operations": OPERATIONS, "retry": ONCE, **table}
-        started.append(Api(name, whole, tmp_path, None, graphql.INTEGRATION))
+        started.append(Api(name, whole, tmp_path, redis_url, graphql.INTEGRATION))
         return started[-1]
 
     yield start

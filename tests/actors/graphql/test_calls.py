@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 from regrow.protocol.errors import DecodeError, InvalidArguments, RateLimited, RegrowError, UpstreamError
 from tests.actors.graphql.conftest import REPOS, STAR
 from tests.actors.rest.conftest import QUICKLY, Start
-from tests.support.http_peer import HttpPeer
+from tests.support.http_peer import HttpPeer, Reply
+from tests.support.servers.redis import RedisServer
 
 NODES = [{"name": "regrow", "stargazerCount": 7}]
 DATA = {"user": {"repositories": {"nodes": NODES}}}
@@ -163,3 +165,25 @@ def test_a_problem_that_stands_in_the_place_of_an_answer_is_told(graph: Start, h
         graph().call("get_user_repos", login="ada")
     assert caught.value.retryable is True
     assert caught.value.details["problem"]["window"] == "12:00"
+
+
+def test_a_stale_answer_of_a_query_is_used_at_once_and_renewed(graph: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"data": DATA})
+    table = {"query": REPOS, "cache": "10ms", "stale_while_revalidate": "5m"}
+    made = graph(operations={"repos": table})
+    made.call("repos", login="ada")
+    gevent.sleep(0.02)
+    assert made.full("repos", login="ada").header["cache"] == "stale"
+    http_peer.wait_for_requests(2)
+
+
+def test_answers_of_queries_may_be_kept_in_redis_apart_by_their_variables(
+    graph: Start, http_peer: HttpPeer, redis: RedisServer
+) -> None:
+    http_peer.reply("*", handler=lambda request: Reply(json={"data": request.json()["variables"]["login"]}))
+    table = {"query": REPOS, "cache": "5m"}
+    made = graph(redis_url=redis.url, cache_store="redis", operations={"repos": table})
+    assert [made.call("repos", login=login) for login in ("ada", "bob", "ada")] == ["ada", "bob", "ada"]
+    assert http_peer.count() == 2
+    with redis.connect() as client:
+        assert len(client.keys("*:answers:*:e:*")) == 2

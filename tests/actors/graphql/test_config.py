@@ -38,6 +38,7 @@ def load(folder: Path, operation: dict[str, Any], **keys: Any) -> GraphQL:
         ({"query": REPOS, "variables": {"logn": "string"}}, "the query has no $logn, it has: first, login"),
         ({"query": REPOS, "variables": {"login": "integer"}}, "is integer, and the query says String!"),
         ({"query": STAR, "cache": "5m"}, "only answers of queries are kept"),
+        ({"query": REPOS, "stale_while_revalidate": "5m"}, "are not kept"),
         ({"query": STAR, "fallback": "cache"}, "only answers of queries are kept"),
         ({"query": REPOS, "repeatable": True}, "may be repeated anyway"),
         ({"query": REPOS, "select": "a."}, "empty step"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actors.resilience.batcher import BATCHES, ITEMS, Batch, Batcher, Item, alike, each
@@ -331,3 +331,68 @@ def test_the_answers_are_in_the_order_of_the_items(items: list[int], size: int) 
     if len(items) != size:
         with pytest.raises(DecodeError):
             each(items, size)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.one_of(st.none(), st.floats(0.05, 3.0))),
+        st.tuples(st.just("give up"), st.integers(0, 40)),
+        st.tuples(st.just("wait"), st.sampled_from([0.01, 0.3, 1.0])),
+        st.tuples(st.just("answer"), st.booleans()),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, size=st.integers(1, 4))
+def test_whatever_happens_each_item_goes_once_at_most_and_each_caller_hears_once(
+    steps: list[tuple[str, Any]], size: int
+) -> None:
+    book = Book()
+    book.holds = True
+    with ManualClock() as moved:
+        specs = [
+            ChildSpec(id="doubler", start=Doubler, args=(book,), name="any/doubler"),
+            ChildSpec(
+                id="batcher",
+                start=Batcher,
+                args=("any", "any/doubler"),
+                kwargs={"max_size": size, "max_delay_s": 1.0, "queue": 12, "timeout_s": 5.0},
+                name="any/batcher",
+            ),
+        ]
+        supervisor = Supervisor.start(specs)
+        ref = found("any/batcher")
+        promises: list[Promise] = []
+        gone: set[int] = set()
+        for what, detail in steps:
+            if what == "ask":
+                promises += ask(ref, len(promises), timeout=detail)
+            elif what == "give up" and detail < len(promises):
+                if not promises[detail].done and not any(detail in items for items in book.items):
+                    gone.add(detail)
+                promises[detail].cancel()
+            elif what == "wait":
+                moved.advance(detail)
+            elif what == "answer":
+                for held, batch in zip(book.held, book.batches, strict=True):
+                    if detail:
+                        held.resolve([item * 2 for item in batch.items])
+                    else:
+                        held.reject(UpstreamError("no"))
+            gevent.sleep(0)
+        moved.advance(1.0)
+        gevent.sleep(0)
+        moved.advance(5.1)
+        gevent.sleep(0)
+        sent = [item for items in book.items for item in items]
+        assert len(set(sent)) == len(sent)
+        assert gone.isdisjoint(sent)
+        assert all(1 <= len(items) <= size for items in book.items)
+        assert all(promise.done for promise in promises)
+        for number, promise in enumerate(promises):
+            assert promise.error is not None or promise.value == number * 2
+            assert number in sent or promise.error is not None
+        assert ref.actor.status() | {"waiting": 0, "under_way": 0, "batches": 0} == ref.actor.status()
+        supervisor.stop()
