@@ -62,6 +62,14 @@ PEERS := tests/support/foreign/requirements.txt tests/support/foreign/package.js
 	@$(BIN)/python -m tests.support.peers_environment
 	@touch $@
 
+.PHONY: ray
+ray: .venv/ray/.done ## Install Ray (beside the project, in .venv/ray) and run the tests of pools on a cluster
+	REGROW_RAY_PYTHON=$(CURDIR)/.venv/ray/bin/python $(BIN)/python -m pytest tests/actors/workers/test_ray.py
+
+.venv/ray/.done: tests/support/ray/requirements.txt .venv/.for-test
+	@.ci/beside ray $<
+	@touch $@
+
 .PHONY: pins
 pins: .venv/.for-test ## Renew constraints.txt within the ranges of pyproject.toml (needs uv)
 	@{ grep '^#' constraints.txt; echo setuptools | uv pip compile --quiet --upgrade --universal \

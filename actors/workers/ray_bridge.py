@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 MODULE = "regrow_worker_child"
+#: a head that does not answer within so long is told as that; Ray itself would try for minutes
+CONNECT_S = 5.0
 
 
 def module_of(source: str) -> ModuleType:
@@ -74,6 +77,17 @@ def remote_class() -> type:
     return Remote
 
 
+def leave_unless_reachable(address: str) -> None:
+    """End the process, telling why, when nobody listens where the cluster's head should be."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"the head of the cluster does not answer at {address}: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)
+
+
 def main() -> None:
     """Run the process: FD and PARENT_PID are its arguments."""
     source = Path(__file__).with_name("child.py").read_text(encoding="utf-8")
@@ -88,6 +102,7 @@ def main() -> None:
         return
     import ray  # type: ignore[import-not-found]  # an extra, in an interpreter of its own perhaps
 
+    leave_unless_reachable(os.environ["RAY_ADDRESS"])
     # Ended by Ray itself too when this process is killed; by hand it is at once.
     ray.init(address=os.environ["RAY_ADDRESS"], logging_level="error")
     actor = ray.remote(num_cpus=1, max_restarts=0)(remote_class()).remote(source, bytes(setup))
