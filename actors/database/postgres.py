@@ -42,6 +42,7 @@ from actors.database.operation import Operation, Values
 from actors.database.postgres_login import PostgresLogin, connect_text
 from actors.database.postgres_streams import (
     CHUNKED,
+    UNCOUNTED_WAITS,
     CopyIn,
     CopyStream,
     CursorStream,
@@ -544,7 +545,9 @@ class PostgresEngine:
                 _hub.wait(watchers[wanted])
                 wanted = steps.send(_READY[wanted])
                 if intake.counts:
-                    intake.check()
+                    intake.waits += 1
+                    if intake.waits >= UNCOUNTED_WAITS:
+                        intake.check()
         except StopIteration as end:
             found: T = end.value
             return found
