@@ -292,6 +292,7 @@ class Worker(Actor):
             age_s=terms.age_s,
             group=job.group,
             refresh_s=refresh_s if operation.caches else 0.0,
+            took_s=clock.now() - (job.ends - operation.timeout_s),
         )
         # One that is lost is asked for again.
         tell_part(f"{self._settings.name}/cache", keep)

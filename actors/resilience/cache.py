@@ -49,8 +49,9 @@ class Lookup:
 class Keep:
     """Tell an answer to keep: fresh for `fresh_s` seconds, as a stand-in for `stale_s` more, `keep_s` in all at least.
 
-    It was `age_s` seconds old when it came; `group` names what is forgotten together. For `refresh_s` seconds after it
-    has become stale it may still be used while a newer one is asked for.
+    It was `age_s` seconds old when it came; `group` names what is forgotten together, and where that happened within the
+    `took_s` seconds that it took to come, it is not kept. For `refresh_s` seconds after it has become stale it may still
+    be used while a newer one is asked for.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Keep:
     age_s: float = 0.0
     group: str = ""
     refresh_s: float = 0.0
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Cache(Actor):
         if isinstance(message, Keep):
             self._keep(message)
         elif isinstance(message, Forget):
-            self._shelf.drop_group(message.group)
+            self._shelf.change(message.group, clock.now())
             if self._shared is not None:
                 self._shared.drop_group(message.group)
         elif isinstance(message, LetGo):
@@ -270,6 +272,10 @@ class Cache(Actor):
 
     def _keep(self, message: Keep) -> None:
         now = clock.now()
+        if self._shelf.is_outdated(message.group, now - message.took_s):
+            self._shelf.drop(message.key)
+            self._let_go(message.key)
+            return
         kept = kept_at(
             now,
             message.content,
@@ -284,7 +290,8 @@ class Cache(Actor):
         self._shelf.place(message.key, kept)
         if self._shared is not None:
             try:
-                self._shared.put(message.key, kept, now)
+                if not self._shared.put(message.key, kept, now, message.took_s):
+                    self._shelf.drop(message.key)
             except SharedDown:
                 # Redis may hold an older one, which is then found when it is back: it is as good as it ever was.
                 pass

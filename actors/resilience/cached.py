@@ -38,6 +38,7 @@ def cached(
     kept = _look_up(cache, key, deadline)
     if kept is not None and kept.fresh(clock.now()):
         return cast(T, _value(kept))
+    asked_at = clock.now()
     try:
         value = make()
         content = msgspec.msgpack.encode(value)
@@ -47,7 +48,7 @@ def cached(
         if stands_in and kept is not None and isinstance(error, RegrowError) and means_unavailable(error):
             return cast(T, _value(kept))
         raise
-    tell_part(cache, Keep(key, content, fresh_s, stale_s, group=group))
+    tell_part(cache, Keep(key, content, fresh_s, stale_s, group=group, took_s=clock.now() - asked_at))
     return value
 
 

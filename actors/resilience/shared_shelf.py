@@ -1,9 +1,9 @@
 """Kept answers in Redis, so that several daemons ask once: each step atomic, on Redis's own clock.
 
 Everything of one API lies under one prefix: `e:` an answer, `l:` who asks for it just now, `g:` what is forgotten
-together, `index` the answers by their last use and `meta` their sizes, by which the whole is bounded. Names are keyed
-hashes, and what is read back is believed only with its tag, both made with a key that follows from the API's address
-and credentials: who cannot ask the peer for an answer can neither find nor forge it here.
+together, `c:` when that was last changed, `index` the answers by their last use and `meta` their sizes, by which the
+whole is bounded. Names are keyed hashes, and what is read back is believed only with its tag, both made with a key that
+follows from the API's address and credentials: who cannot ask the peer for an answer can neither find nor forge it here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from actors.resilience.shared import RedisLink, SharedDown
-from actors.resilience.shelf import ENTRY_BYTES, Kept
+from actors.resilience.shelf import CHANGE_REMEMBERED_S, ENTRY_BYTES, Kept
 from runtime import clock
 
 # An answer lives in Redis for so long at most, whatever its peer says.
@@ -75,7 +75,7 @@ _PUT = (
     _FORGET_ONE
     + """
 local member, stamp, size, fresh, life, group = ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7]
-local v, token, most, longest = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
+local v, token, most, longest, took = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = redis.pcall('HSETNX', meta, 'bytes', 0)
@@ -83,6 +83,8 @@ if redis.pcall('GET', prefix .. 'l:' .. member) == token then redis.call('DEL', 
 forget(member)
 if type(room) == 'table' then return 0 end
 if life <= 0 or size > most then return 0 end
+local changed = group ~= '' and tonumber(redis.pcall('GET', prefix .. 'c:' .. group))
+if changed and now - took < changed then return 0 end
 while (tonumber(redis.call('HGET', meta, 'bytes') or '0') or 0) + size > most do
   local oldest = redis.call('ZRANGE', index, 0, 0)[1]
   if not oldest then redis.call('DEL', meta); break end
@@ -111,6 +113,9 @@ local name = prefix .. 'g:' .. ARGV[2]
 local members = redis.call('SMEMBERS', name)
 for _, member in ipairs(members) do forget(member) end
 redis.call('DEL', name)
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+redis.call('SET', prefix .. 'c:' .. ARGV[2], now, 'PX', ARGV[3])
 return #members
 """
 )
@@ -195,10 +200,12 @@ class SharedShelf:
             return Found(known, asking)
         return Found(self._read(member, value, (int(now_ms) - int(at_ms)) / 1000), asking)
 
-    def put(self, key: str, kept: Kept, now: float) -> bool:
-        """Keep an answer in place of an older one, and stop asking for it; False when it is too large or too old.
+    def put(self, key: str, kept: Kept, now: float, took_s: float = 0.0) -> bool:
+        """Keep an answer in place of an older one, and stop asking for it.
 
-        `now` is on the scale of `clock.now()`, as the times of `kept` are. Raises SharedDown. Switches greenlets.
+        False when it is too large or too old, or what it is about was changed within the `took_s` seconds that it took
+        to come. `now` is on the scale of `clock.now()`, as the times of `kept` are. Raises SharedDown. Switches
+        greenlets.
         """
         self._pay()
         member, group = self._member(key), self._group(kept.group)
@@ -214,7 +221,7 @@ class SharedShelf:
         # An answer that is not kept takes the place of the older one all the same.
         answer = self._run(
             self._put, member, kept.stamp, size, int(max(record.fresh_s, 0.0) * 1000), life_ms, group, value,
-            self._token, self.max_bytes, LONGEST_MS,
+            self._token, self.max_bytes, LONGEST_MS, int(took_s * 1000),
         )  # fmt: skip
         return bool(answer[0])
 
@@ -226,7 +233,7 @@ class SharedShelf:
         """Forget the answers of a group; while Redis is away that is made up for later. Switches greenlets."""
         try:
             self._pay()
-            self._run(self._drop_group, self._group(group))
+            self._drop(group)
         except SharedDown:
             if len(self._owed) < MAX_OWED:
                 self._owed[group] = None
@@ -247,8 +254,11 @@ class SharedShelf:
         if self._owes_all:
             self.clear()
         for group in list(self._owed):
-            self._run(self._drop_group, self._group(group))
+            self._drop(group)
             self._owed.pop(group, None)
+
+    def _drop(self, group: str) -> None:
+        self._run(self._drop_group, self._group(group), int(CHANGE_REMEMBERED_S * 1000))
 
     def _read(self, member: str, value: bytes, since_s: float) -> Kept | None:
         """Return what was kept `since_s` seconds ago, None for bytes that are none of ours."""

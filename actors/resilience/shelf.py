@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 # What an entry costs beside its own bytes; measured with sys.getsizeof over the parts of an entry.
 ENTRY_BYTES = 400
+# An answer that was asked for before something was changed, and comes so long after that, is taken for a new one.
+CHANGE_REMEMBERED_S = 60.0
+MAX_CHANGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Shelf:
         self.evicted = 0
         self._entries: OrderedDict[str, Kept] = OrderedDict()
         self._groups: dict[str, set[str]] = {}
+        self._changed: dict[str, float] = {}
+        self._all_changed = float("-inf")
 
     def __repr__(self) -> str:
         return f"<Shelf {len(self._entries)} entries, {self.bytes}/{self.max_bytes} bytes>"
@@ -113,6 +118,20 @@ class Shelf:
         kept = self._entries.pop(key, None)
         if kept is not None:
             self._forget(key, kept)
+
+    def change(self, group: str, now: float) -> int:
+        """Forget the answers of a group, and those that were asked for before now. Never switches."""
+        if len(self._changed) >= MAX_CHANGES:
+            self._changed = {other: at for other, at in self._changed.items() if now - at < CHANGE_REMEMBERED_S}
+        if len(self._changed) >= MAX_CHANGES:
+            self._changed.clear()
+            self._all_changed = now
+        self._changed[group] = now
+        return self.drop_group(group)
+
+    def is_outdated(self, group: str, asked_at: float) -> bool:
+        """Tell whether what a group is about was changed after an answer had been asked for. Never switches."""
+        return bool(group) and asked_at < max(self._changed.get(group, float("-inf")), self._all_changed)
 
     def drop_group(self, group: str) -> int:
         """Forget the answers of a group and return how many there were. Never switches."""

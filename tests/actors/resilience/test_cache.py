@@ -86,6 +86,17 @@ def test_an_answer_that_is_kept_is_found(memory: Ref) -> None:
     assert [LOOKUPS.value("mine", word) for word in ("miss", "fresh")] == [2, 1]
 
 
+def test_an_answer_that_was_asked_for_before_a_change_is_not_kept(manual: ManualClock, memory: Ref) -> None:
+    memory.ask(Lookup("k", wait_s=5.0, among="callers"))
+    waiting = begin(memory, asking("k"))
+    memory.tell(Forget("g"))
+    manual.advance(1)
+    memory.ask(Keep("k", b"old", fresh_s=10, group="g", took_s=2.0))
+    assert waiting.value is None
+    memory.ask(Keep("k", b"new", fresh_s=10, group="g", took_s=0.5))
+    assert content(memory.ask(Lookup("k"))) == b"new"
+
+
 def test_of_callers_at_a_cold_cache_one_asks_and_the_others_get_its_answer(memory: Ref) -> None:
     assert memory.ask(asking("k")) is None
     waiting = [begin(memory, asking("k")) for _ in range(100)]

@@ -124,6 +124,16 @@ def test_what_a_group_holds_is_forgotten_together_in_every_daemon(daemons: Daemo
     assert [found(here, key) is not None for key in "abc"] == [False, False, True]
 
 
+def test_an_answer_asked_for_before_another_daemon_changed_the_thing_is_not_kept(daemons: Daemons) -> None:
+    here, there = daemons.shelf(), daemons.shelf()
+    there.drop_group("users")
+    time.sleep(0.01)
+    for key, group, took_s in (("a", "users", 5.0), ("b", "users", 0.0), ("c", "teams", 5.0), ("d", "", 5.0)):
+        kept = here.put(key, answer(group=group), clock.now(), took_s)
+        assert kept == (key != "a")
+        assert (found(there, key) is not None) == kept
+
+
 def test_everything_is_forgotten_at_once(daemons: Daemons, redis: RedisServer) -> None:
     shelf = daemons.shelf()
     for number in range(1200):

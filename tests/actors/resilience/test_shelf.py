@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.resilience.shelf import ENTRY_BYTES, Shelf, kept_at
+from actors.resilience.shelf import ENTRY_BYTES, MAX_CHANGES, Shelf, kept_at
 
 
 def test_an_answer_is_fresh_then_stale_then_gone() -> None:
@@ -35,6 +35,20 @@ def test_an_answer_larger_than_the_shelf_is_not_kept_and_throws_nothing_out() ->
     shelf.put("a", b"1", 0, fresh_s=10, stale_s=0)
     assert not shelf.put("b", bytes(10_000), 0, fresh_s=10, stale_s=0)
     assert shelf.get("a", 1) is not None
+
+
+def test_what_was_asked_for_before_a_change_is_outdated_and_so_is_all_after_too_many_changes() -> None:
+    shelf = Shelf(10_000)
+    shelf.put("k", b"v", 0.0, fresh_s=10, stale_s=0, group="g")
+    assert shelf.change("g", 5.0) == 1
+    assert [shelf.is_outdated("g", at) for at in (4.9, 5.0)] == [True, False]
+    assert not shelf.is_outdated("other", 4.9)
+    assert not shelf.is_outdated("", 4.9)
+    for number in range(MAX_CHANGES):
+        shelf.change(str(number), 6.0)
+    assert shelf.is_outdated("g", 4.9)
+    assert shelf.is_outdated("other", 5.9)
+    assert not shelf.is_outdated("other", 6.0)
 
 
 TIMES = st.sampled_from([0.0, 1.0, 2.5, 7.0])

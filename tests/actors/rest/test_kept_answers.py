@@ -9,7 +9,7 @@ import pytest
 
 from regrow.protocol.errors import ConnectionFailed
 from regrow.testing.clock import ManualClock
-from tests.actors.rest.conftest import Start
+from tests.actors.rest.conftest import Start, outcome
 from tests.support.http_peer import HttpPeer, Reply
 from tests.support.http_peer import Request as Arrived
 
@@ -103,6 +103,22 @@ def test_what_was_changed_is_asked_for_again(manual: ManualClock, api: Start, ht
     made.call("get_user", username="bob")
     assert http_peer.count("GET /users/ada") == 2
     assert http_peer.count("GET /users/bob") == 1
+
+
+def test_an_answer_from_before_a_change_that_comes_after_it_is_not_kept(
+    manual: ManualClock, api: Start, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("*", json="new", headers=says(manual))
+    http_peer.reply("GET /users/ada", json="old", headers=says(manual), hold=True, times=1)
+    made = api(operations=CACHED)
+    slow = made.begin("get_user", username="ada", timeout=60.0)
+    http_peer.wait_for_requests(1)
+    manual.advance(1)
+    made.call("change", username="ada", bio="x")
+    http_peer.release()
+    assert outcome(slow) == "old"
+    assert [made.call("get_user", username="ada") for _ in range(2)] == ["new"] * 2
+    assert http_peer.count("GET /users/ada") == 2
 
 
 def test_answers_that_differ_by_a_callers_header_are_kept_apart(
