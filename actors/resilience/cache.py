@@ -49,9 +49,9 @@ class Lookup:
 class Keep:
     """Tell an answer to keep: fresh for `fresh_s` seconds, as a stand-in for `stale_s` more, `keep_s` in all at least.
 
-    It was `age_s` seconds old when it came; `group` names what is forgotten together, and where that happened within the
-    `took_s` seconds that it took to come, it is not kept. For `refresh_s` seconds after it has become stale it may still
-    be used while a newer one is asked for.
+    It was `age_s` seconds old when it came; `group` names what is forgotten together, and where that happened within
+    the `took_s` seconds that it took to come, it is not kept. For `refresh_s` seconds after it has become stale it may
+    still be used while a newer one is asked for.
     """
 
     key: str

@@ -2,8 +2,9 @@
 
 Everything of one API lies under one prefix: `e:` an answer, `l:` who asks for it just now, `g:` what is forgotten
 together, `c:` when that was last changed, `index` the answers by their last use and `meta` their sizes, by which the
-whole is bounded. Names are keyed hashes, and what is read back is believed only with its tag, both made with a key that
-follows from the API's address and credentials: who cannot ask the peer for an answer can neither find nor forge it here.
+whole is bounded. Names are keyed hashes, and what is read back is believed only with its tag, both made with a key
+that follows from the API's address and credentials: who cannot ask the peer for an answer can neither find nor forge
+it here.
 """
 
 from __future__ import annotations
