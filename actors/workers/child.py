@@ -42,6 +42,8 @@ except ModuleNotFoundError:
 HEADER_BYTES = 4
 #: so much is read at once; several messages may come with it
 READ_BYTES = 1 << 16
+#: the buffer of a larger message is not kept for the next one
+MAX_KEPT_BYTES = 1 << 23
 #: the words of the shared page: the process writes the first two, the daemon the third
 BEGUN, BUSY_NS, TAKEN_BACK = 0, 1, 2
 PAGE_BYTES = 24
@@ -310,7 +312,7 @@ class Codec:
         self._arrays = arrays
         return msgspec.Raw(self._encoder.encode(value))
 
-    def decode(self, payload: bytearray) -> ToChild:
+    def decode(self, payload: bytearray | memoryview) -> ToChild:
         """Return the message; arrays are views of `payload`, which must not be used again."""
         message: ToChild = self._decoder.decode(payload)
         return message
@@ -529,10 +531,11 @@ class Connection:
         self._view = memoryview(self._buffer)
         self._at = self._end = 0
         self._taken = self._took_at = 0
+        self._large_buffer = bytearray()
         self._page = _words(page_fd)
 
-    def receive(self) -> bytearray | None:
-        """Return the next message's bytes, or None when the daemon has closed its end."""
+    def receive(self) -> bytearray | memoryview | None:
+        """Return the next message's bytes, which the caller may keep, or None when the daemon has closed its end."""
         while self._end - self._at < HEADER_BYTES:
             if not self._fill():
                 return None
@@ -571,19 +574,32 @@ class Connection:
         self._end += count
         return count > 0
 
-    def _large(self, begin: int, size: int) -> bytearray | None:
+    def _large(self, begin: int, size: int) -> memoryview | None:
         """Read the rest of a message straight to where it will stay."""
-        message = bytearray(size)
+        message = memoryview(self._room_for(size))[:size]
         got = self._end - begin
-        message[:got] = self._buffer[begin : self._end]
+        message[:got] = self._view[begin : self._end]
         self._at = self._end = 0
-        view = memoryview(message)
         while got < size:
-            count = self._socket.recv_into(view[got:])
+            count = self._socket.recv_into(message[got:])
             if count == 0:
                 return None
             got += count
         return message
+
+    def _room_for(self, size: int) -> bytearray:
+        """Return the last large buffer if nobody uses it any more: each page of a fresh one costs 2 us to get."""
+        buffer = self._large_buffer
+        try:
+            buffer.append(0)  # raises when an array of an earlier call is still a view of it
+            buffer.pop()
+        except BufferError:
+            buffer = bytearray()
+        if len(buffer) < size:
+            buffer = bytearray(size)
+        if size <= MAX_KEPT_BYTES:
+            self._large_buffer = buffer
+        return buffer
 
     def send(self, frame: bytearray) -> None:
         """Send one whole frame."""

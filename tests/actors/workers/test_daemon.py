@@ -80,6 +80,7 @@ def test_kill_9_of_a_worker_during_a_call_is_told_at_once_and_seen_by_operators(
 
 def test_sigkill_of_the_daemon_leaves_no_worker_behind(running: Daemon, client: Client) -> None:
     _, asking = busy_worker(running, client)
+    client.ask("ml", "call", function="statistics:mean", args=[[1, 2, 3]])  # the other one has started as well
     workers = running.children()
     assert [worker.num_fds() for worker in workers] == [4, 4], "nothing of the daemon's is open in a worker"
     running.kill()
