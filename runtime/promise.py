@@ -84,11 +84,10 @@ class Promise:
 
     def abandon(self, error: BaseException) -> bool:
         """Settle in the caller's name (deadline, cancel) and tell whoever works on it to stop. Never switches."""
+        stop = self.on_abandon
         if not self.reject(error):
             return False
-        stop = self.on_abandon
         if stop is not None:
-            self.on_abandon = None
             try:
                 stop()
             except Exception:  # noqa: BLE001 - an edge: the worker's clean-up must not harm the caller
@@ -113,6 +112,8 @@ class Promise:
 
     def _settled(self) -> None:
         self.done = True
+        # It leads to the work, which leads here: a result of megabytes would wait for the garbage collector.
+        self.on_abandon = None
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

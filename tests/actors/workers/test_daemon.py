@@ -20,6 +20,7 @@ from regrow.protocol.errors import ActorDown, Forbidden, TooLarge
 from tests.actors.workers.conftest import PATIENCE_S, USER_CODE
 from tests.support.daemon import Daemon
 from tests.support.fixtures import StartDaemon
+from tests.support.processes import await_end, end_processes
 
 TOML = f"""
 [daemon]
@@ -88,6 +89,57 @@ def test_sigkill_of_the_daemon_leaves_no_worker_behind(running: Daemon, client: 
     assert isinstance(asking.get(timeout=PATIENCE_S), regrow.RegrowError)
 
 
+@pytest.fixture
+def leftovers() -> Iterator[list[psutil.Process]]:
+    """Processes that nobody but the test ends."""
+    found: list[psutil.Process] = []
+    yield found
+    end_processes([process for process in found if process.is_running()])
+
+
+def detached(client: Client, function: str, leftovers: list[psutil.Process]) -> psutil.Process:
+    process = psutil.Process(client.ask("ml", "call", function=f"detached:{function}"))
+    leftovers.append(process)
+    return process
+
+
+def end(running: Daemon, number: int) -> None:
+    """End the daemon without the check that nothing is left below it."""
+    running.process.send_signal(number)
+    running.process.wait(PATIENCE_S)
+
+
+def lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.allow_leaks("process")  # what a function detaches is meant to outlive its daemon; the fixture ends it
+def test_an_orderly_stop_ends_what_workers_started_but_not_what_they_detached(
+    daemon: StartDaemon, leftovers: list[psutil.Process]
+) -> None:
+    running = daemon(TOML.replace('"faulty:*"', '"detached:*"'))
+    with regrow.connect(running.endpoint, timeout=PATIENCE_S) as client:
+        child = detached(client, "in_the_session_of_the_worker", leftovers)
+        own = detached(client, "in_its_own_session", leftovers)
+    end(running, signal.SIGTERM)
+    assert not await_end([child], PATIENCE_S)
+    assert lives(own)
+
+
+@pytest.mark.allow_leaks("process")  # nobody is left to end them; the fixture does
+def test_sigkill_of_the_daemon_ends_its_workers_and_not_what_these_had_started(
+    daemon: StartDaemon, leftovers: list[psutil.Process]
+) -> None:
+    running = daemon(TOML.replace('"faulty:*"', '"detached:*"'))
+    with regrow.connect(running.endpoint, timeout=PATIENCE_S) as client:
+        child = detached(client, "in_the_session_of_the_worker", leftovers)
+        own = detached(client, "in_its_own_session", leftovers)
+    workers = [process for process in running.children() if process.pid not in (child.pid, own.pid)]
+    end(running, signal.SIGKILL)
+    assert not await_end(workers, PATIENCE_S)
+    assert [lives(child), lives(own)] == [True, True], "as docs/workers.md says"
+
+
 def test_an_orderly_stop_ends_busy_workers_too(running: Daemon, client: Client) -> None:
     _, asking = busy_worker(running, client)
     began = time.monotonic()
@@ -131,6 +183,22 @@ def test_a_fifty_megabyte_result_is_refused_and_the_worker_serves_on(client: Cli
     with pytest.raises(TooLarge):
         client.ask("ml", "call", function="faulty:big", args=[50_000_000])
     assert client.ask("ml", "call", function="faulty:add", args=[1, 1]) == 2
+
+
+def test_large_results_do_not_pile_up_in_the_daemon(daemon: StartDaemon) -> None:
+    running = daemon(
+        '[gateway]\nmax_message = "64MiB"\nmax_outbox_per_client = "128MiB"\n' + TOML + 'max_message = "64MiB"\n'
+    )
+    own = psutil.Process(running.pid)
+    with regrow.connect(running.endpoint, timeout=PATIENCE_S) as client:
+        client.ask("ml", "call", function="faulty:add", args=[1, 1])
+        before = own.memory_info().rss
+        for _ in range(5):
+            assert (
+                len(client.ask("ml", "call", function="faulty:big", args=[40_000_000], codec="msgpack")) == 40_000_000
+            )
+        client.ping()
+        assert own.memory_info().rss - before < 60_000_000
 
 
 def test_arrays_pass_over_msgpack_without_loss(client: Client) -> None:
