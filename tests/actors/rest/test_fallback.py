@@ -185,7 +185,7 @@ def test_an_operator_can_empty_the_cache(api: Start, http_peer: HttpPeer) -> Non
 
 def test_an_older_answer_stands_in_while_the_peer_is_down(api: Start, http_peer: HttpPeer) -> None:
     http_peer.reply("*", json={"temp": 20})
-    made = api("weather", fallback="cache")
+    made = api("standing", fallback="cache")
     made.call("get_user", username="ada")
     http_peer.stop()
     answer = made.full("get_user", username="ada")
@@ -193,7 +193,7 @@ def test_an_older_answer_stands_in_while_the_peer_is_down(api: Start, http_peer:
     assert answer.header["cache"] == "stale"
     assert (answer.header["fallback"], answer.header["error"]) == ("cache", "connection_error")
     assert answer.header["age_ms"] >= 0
-    assert FALLBACKS.value("weather", "cache") == 1
+    assert FALLBACKS.value("standing", "cache") == 1
 
 
 def test_an_older_answer_stands_in_while_the_circuit_is_open(api: Start, http_peer: HttpPeer) -> None:
