@@ -288,10 +288,14 @@ class Desk:
         else:
             self._takes_ahead = False
             self._ahead_s = 0.0  # sums of fractions drift
-        if said.__class__ is Returned:
-            job.promise.resolve(said.value)
-        else:
-            self._reject(job, said)
+        try:
+            if said.__class__ is Returned:
+                job.promise.resolve(said.value)
+            else:
+                self._reject(job, said)
+        except BaseException:
+            jobs.appendleft(job)  # it is answered with the end of the worker
+            raise
         telemetry.ended(settings.pool, job.function, ran_s, job.promise.error)
         if not process.unheard:
             self._ran_s = None

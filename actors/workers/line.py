@@ -88,7 +88,8 @@ class Line:
                 return
         self._count(job)
         self._jobs[job.id] = job
-        self.hand_out()
+        if len(self._jobs) == 1:  # else the first one found nobody with room, and this one would not either
+            self.hand_out()
 
     def _count(self, job: Job) -> None:
         job.is_counted = True
@@ -318,6 +319,8 @@ class Line:
         self._queued = NumberCell()  # the series belongs to the next line, whatever still leaves this one
         for desk in self.desks.values():
             self._unlist(desk)
+            for job in desk.take_back():
+                self._drop(job)
             desk.line = None
         self.desks.clear()
         self._idle.clear()
