@@ -67,6 +67,30 @@ def test_a_crashed_copy_leaves_the_others_alone_and_comes_back_under_its_name(
     supervisor.stop()
 
 
+def test_other_children_stand_beside_the_copies_and_are_started_after_them() -> None:
+    beside = ChildSpec("front", Counter, args=(9,))
+    supervisor = PartitionSupervisor.start(ChildSpec("c", Counter), partitions=2, beside=[beside])
+    assert [key for key, _, _ in which_children(supervisor)] == ["front", 1, 0], "the last started first"
+    assert route(supervisor, 3).ask("who") == -1
+    supervisor.stop()
+
+
+def test_operators_find_a_copy_by_its_number_as_text() -> None:
+    supervisor = PartitionSupervisor.start(
+        ChildSpec("c", Counter, name="shard"), partitions=2, beside=[ChildSpec("front", Counter)]
+    )
+    found = {label: supervisor.actor.child_fact(label) for label in ("0", "1", "2", "front")}
+    assert {label: fact and fact.name for label, fact in found.items()} == {
+        "0": "shard/0",
+        "1": "shard/1",
+        "2": None,
+        "front": None,
+    }
+    assert found["2"] is None
+    assert found["front"] is not None
+    supervisor.stop()
+
+
 def test_routing_to_a_stopped_supervisor_is_unavailable() -> None:
     supervisor = PartitionSupervisor.start(ChildSpec("c", Counter), partitions=1)
     supervisor.stop()

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from actors.workers import child
-from tests.actors.workers.conftest import PATIENCE_S, Conversation, RunningPool
+from tests.actors.workers.conftest import MAX_MESSAGE, PATIENCE_S, Conversation, RunningPool
 
 Converse = Callable[..., Conversation]
 
@@ -195,6 +195,21 @@ def test_no_damaged_stream_ends_the_process(frames: Conversation) -> None:
         assert isinstance(said, child.Returned | child.Declined | child.Raised), said
         outcomes["refused" if isinstance(said, child.Declined) else "read"] += 1
     assert outcomes["refused"] > 50
+    assert frames.result("frames:echo", 1) == 1
+
+
+@pytest.mark.slow
+def test_a_stream_that_unpacks_to_more_than_its_limit_is_refused_and_the_process_lives(frames: Conversation) -> None:
+    zeros = pa.RecordBatch.from_pydict({"n": pa.array([bytes(100_000_000)], pa.binary())})
+    sink = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, zeros.schema, options=options) as stream:
+        for _ in range(20):
+            stream.write_batch(zeros)
+    assert len(sink.getvalue()) < MAX_MESSAGE < 1 << 30 < 20 * zeros.nbytes
+    said = frames.call("frames:echo", msgspec.msgpack.Ext(child.FRAME_EXT, sink.getvalue()))
+    assert isinstance(said, child.Declined), said
+    assert said.code == "invalid_arguments"
     assert frames.result("frames:echo", 1) == 1
 
 
