@@ -273,7 +273,6 @@ class Cache(Actor):
     def _keep(self, message: Keep) -> None:
         now = clock.now()
         if self._shelf.is_outdated(message.group, now - message.took_s):
-            self._shelf.drop(message.key)
             self._let_go(message.key)
             return
         kept = kept_at(
@@ -287,18 +286,22 @@ class Cache(Actor):
             refresh_s=message.refresh_s,
             stamp="" if self._shared is None else secrets.token_hex(8),
         )
-        self._shelf.place(message.key, kept)
-        if self._shared is not None:
-            try:
-                if not self._shared.put(message.key, kept, now, message.took_s):
-                    self._shelf.drop(message.key)
-            except SharedDown:
-                # Redis may hold an older one, which is then found when it is back: it is as good as it ever was.
-                pass
+        if self._share(message, kept, now):
+            self._shelf.place(message.key, kept)
         self._asking.pop(message.key, None)
         queue = self._waiting.get(message.key)
         if queue is not None:
             self._end_wait(message.key, queue, kept)
+
+    def _share(self, message: Keep, kept: Kept, now: float) -> bool:
+        """Keep it in Redis; False when it may not be kept here either."""
+        if self._shared is None:
+            return True
+        try:
+            return self._shared.put(message.key, kept, now, message.took_s)
+        except SharedDown:
+            # Redis may hold an older one, which is then found when it is back: it is as good as it ever was.
+            return True
 
     def _let_go(self, key: str) -> None:
         if self._shared is not None:

@@ -81,11 +81,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = redis.pcall('HSETNX', meta, 'bytes', 0)
 if redis.pcall('GET', prefix .. 'l:' .. member) == token then redis.call('DEL', prefix .. 'l:' .. member) end
+local changed = group ~= '' and tonumber(redis.pcall('GET', prefix .. 'c:' .. group))
+if changed and now - took < changed then return 0 end
 forget(member)
 if type(room) == 'table' then return 0 end
 if life <= 0 or size > most then return 0 end
-local changed = group ~= '' and tonumber(redis.pcall('GET', prefix .. 'c:' .. group))
-if changed and now - took < changed then return 0 end
 while (tonumber(redis.call('HGET', meta, 'bytes') or '0') or 0) + size > most do
   local oldest = redis.call('ZRANGE', index, 0, 0)[1]
   if not oldest then redis.call('DEL', meta); break end

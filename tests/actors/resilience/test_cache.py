@@ -94,6 +94,7 @@ def test_an_answer_that_was_asked_for_before_a_change_is_not_kept(manual: Manual
     memory.ask(Keep("k", b"old", fresh_s=10, group="g", took_s=2.0))
     assert waiting.value is None
     memory.ask(Keep("k", b"new", fresh_s=10, group="g", took_s=0.5))
+    memory.ask(Keep("k", b"older", fresh_s=10, group="g", took_s=3.0))
     assert content(memory.ask(Lookup("k"))) == b"new"
 
 

@@ -132,6 +132,10 @@ def test_an_answer_asked_for_before_another_daemon_changed_the_thing_is_not_kept
         kept = here.put(key, answer(group=group), clock.now(), took_s)
         assert kept == (key != "a")
         assert (found(there, key) is not None) == kept
+    assert not here.put("b", answer(b"from before", group="users"), clock.now(), 5.0)
+    newer = found(there, "b")
+    assert newer is not None
+    assert newer.content == b"value"
 
 
 def test_everything_is_forgotten_at_once(daemons: Daemons, redis: RedisServer) -> None:
@@ -346,4 +350,53 @@ def test_its_bytes_stay_within_their_bound_and_add_up(
         assert total == sum(int(said.split()[0]) for said in meta.values())
         assert meta.keys() == kept == set(client.zrange(PREFIX + ":index", 0, -1))
         assert kept == client.smembers(next(iter(client.keys("*:g:*")), b"none"))
+    daemons.close()
+
+
+COURSE = st.lists(
+    st.one_of(
+        st.tuples(st.just("change")),
+        st.tuples(st.just("read"), st.integers(0, 1), st.booleans()),
+        st.tuples(st.just("arrive"), st.integers(0, 3)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(course=COURSE)
+def test_after_a_change_nobody_finds_what_was_before_it_however_late_it_came(
+    daemons: Daemons, course: list[tuple[Any, ...]]
+) -> None:
+    """Two daemons read and change one thing; answers arrive at once, or late and in any order."""
+    daemons.server.flush()
+    both = [daemons.shelf(), daemons.shelf()]
+    copies: list[Kept | None] = [None, None]
+    version = 0
+    on_their_way: list[tuple[int, int, float]] = []
+
+    def arrive(who: int, seen: int, asked_at: float) -> None:
+        now = clock.now()
+        kept = answer(str(seen).encode(), stamp=f"{who}:{seen}:{now}", group="thing")
+        if both[who].put("k", kept, now, now - asked_at):
+            copies[who] = kept
+
+    for number, (what, *args) in enumerate(course):
+        if what == "change":
+            version += 1
+            both[number % 2].drop_group("thing")
+            time.sleep(0.003)  # Redis counts milliseconds
+        elif what == "read":
+            who, at_once = args
+            kept = both[who].get("k", copies[who], lease=False).kept
+            copies[who] = kept
+            if kept is not None:
+                assert int(kept.content) == version
+            elif at_once:
+                arrive(who, version, clock.now())
+            else:
+                on_their_way.append((who, version, clock.now()))
+                time.sleep(0.003)
+        elif on_their_way:
+            arrive(*on_their_way.pop(args[0] % len(on_their_way)))
     daemons.close()

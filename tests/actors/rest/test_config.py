@@ -34,6 +34,16 @@ def test_the_defaults_are_those_of_the_reference(tmp_path: Path) -> None:
     assert (config.breaker.probes, config.breaker.longest_s) == (1, 300.0)
     assert (config.concurrency, config.rate_limit, config.fallback, config.cache) == (25, None, None, 0.0)
     assert (config.max_response, config.max_redirects) == (8 << 20, 5)
+    assert (config.cache_store, config.cache_size, config.cache_entry_size) == ("memory", 16 << 20, 1 << 20)
+    assert (config.stale_while_revalidate, config.max_stale) == (0.0, 86400.0)
+
+
+def test_a_batch_is_a_hundred_items_or_five_seconds_unless_told_otherwise(tmp_path: Path) -> None:
+    operations = {"notify": {"request": "POST /messages", "batch": {}}}
+    batch = load_table(Rest, {**BASE, "operations": operations}, tmp_path, environ={}).operations["notify"].batch
+    assert batch is not None
+    assert (batch.max_size, batch.max_delay, batch.max_bytes, batch.queue) == (100, 5.0, 1 << 20, 10_000)
+    assert (batch.into, batch.answers, batch.error) == (None, "each", None)
 
 
 def test_the_whole_example_of_the_reference_is_accepted(tmp_path: Path) -> None:
