@@ -10,7 +10,19 @@ from typing import Any
 
 COLOURS = {"running": "32", "starting": "36", "waiting": "33", "restarting": "33", "suspended": "35", "failed": "31"}
 MAX_NOTE_CHARS = 160
-NOTE_KEYS = ("state", "circuit", "pid", "calls", "queue", "in_flight", "idle", "workers", "instances", "clients")
+NOTE_KEYS = (
+    "state",
+    "circuit",
+    "disabled_s",
+    "pid",
+    "calls",
+    "queue",
+    "in_flight",
+    "idle",
+    "workers",
+    "instances",
+    "clients",
+)
 ALIKE = 3
 """So many siblings in a row that tell the same become one line."""
 

@@ -431,7 +431,10 @@ class Front(Actor):
         if self._in_flight.by_lane.get(lane) is answer:
             del self._in_flight.by_lane[lane]
         job.promise.on_abandon = None
-        if answer.error is None:
+        if isinstance(answer.error, Unavailable) and not (answer.started or job.promise.done) and self.ref.is_alive():
+            # The worker was killed before it began: another one can do it as well.
+            self._dispatch(job)
+        elif answer.error is None:
             job.promise.resolve(answer.value)
             self._led(job, None)
         elif isinstance(answer.error, RegrowError):

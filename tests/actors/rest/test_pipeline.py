@@ -21,7 +21,7 @@ from regrow.protocol.errors import (
     Unavailable,
     UpstreamError,
 )
-from runtime import events
+from runtime import events, sys
 from runtime.names import whereis
 from tests.actors.rest.conftest import QUICKLY, Api, Start, outcome
 from tests.support.http_peer import HttpPeer, Reply
@@ -154,6 +154,30 @@ def test_with_a_limit_for_each_try_a_hanging_one_leaves_time_for_the_next(api: S
     made = api(retry=QUICKLY, try_timeout="100ms", timeout="5s")
     assert made.call("get_user", username="ada") == {"ok": True}
     http_peer.release()
+
+
+# -- the total time
+
+
+def test_all_tries_and_pauses_of_a_call_together_end_at_its_total_time(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", status=503, delay_s=0.03)
+    made = api(timeout="400ms", retry={"retries": 100, "base": "20ms", "max": "20ms", "budget": 100.0})
+    began = time.monotonic()
+    with pytest.raises((UpstreamError, TimedOut)):
+        made.call("get_user", username="ada", timeout=5.0)
+    assert 0.25 < time.monotonic() - began < 0.8
+    assert http_peer.count() > 2
+
+
+def test_the_time_that_a_call_waits_for_a_worker_counts_too(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={})
+    http_peer.reply("GET /users/slow", delay_s=0.3)
+    made = api(timeout="450ms", concurrency=1, breaker={"failures": 100})
+    first, second = (made.begin("get_user", username="slow", timeout=5.0) for _ in range(2))
+    began = time.monotonic()
+    assert isinstance(outcome(second), TimedOut)
+    assert time.monotonic() - began < 0.8
+    assert first.error is None
 
 
 # -- the breaker
@@ -522,6 +546,17 @@ def test_stopping_the_tree_with_calls_under_way_answers_every_one(api: Start, ht
     assert time.monotonic() - began < 0.5
     assert [type(outcome(call)) for call in calls] == [Cancelled] * 2 + [Unavailable] * 3
     http_peer.release()
+
+
+def test_a_call_whose_worker_is_killed_before_it_began_goes_to_another_one(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={"ok": True})
+    made = api(concurrency=1)
+    sys.suspend(made.part("worker-1"))
+    call = made.begin("make_issue", title="x")
+    gevent.sleep(0.02)
+    made.part("worker-1").kill()
+    assert outcome(call) == {"ok": True}
+    assert http_peer.count() == 1
 
 
 def test_a_thousand_calls_with_random_kills_each_get_one_answer(api: Start, http_peer: HttpPeer) -> None:
