@@ -44,7 +44,7 @@ from runtime.measure import Counter, Gauge
 from runtime.messages import Call, WithHeader
 from runtime.names import whereis
 from runtime.origin import client_of
-from runtime.promise import ClientPromise, Promise
+from runtime.promise import ActorUnavailable, ClientPromise, Promise
 
 REFRESHES = Counter("cache_refreshes_total", "stale answers renewed while they were used", ("actor", "outcome"))
 FALLBACKS = Counter("fallbacks_total", "calls answered by something that stands in", ("actor", "kind"))
@@ -431,8 +431,8 @@ class Front(Actor):
         if self._in_flight.by_lane.get(lane) is answer:
             del self._in_flight.by_lane[lane]
         job.promise.on_abandon = None
-        if isinstance(answer.error, Unavailable) and not (answer.started or job.promise.done) and self.ref.is_alive():
-            # The worker was killed before it began: another one can do it as well.
+        if self._was_left_undone(lane, answer) and not job.promise.done and self.ref.is_alive():
+            # Another worker can do it as well.
             self._dispatch(job)
         elif answer.error is None:
             job.promise.resolve(answer.value)
@@ -448,6 +448,11 @@ class Front(Actor):
                 self._count()
             else:
                 self._lane_free(lane)
+
+    def _was_left_undone(self, lane: int, answer: Promise) -> bool:
+        """Tell whether a worker was killed before it began a call, as opposed to a part that it could not find."""
+        error = answer.error
+        return isinstance(error, ActorUnavailable) and error.actor == self._settings.worker_name(lane)
 
     def _lane_free(self, lane: int) -> None:
         if lane in self._in_flight.by_lane:
