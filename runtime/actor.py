@@ -105,7 +105,8 @@ class Actor(pykka.Actor):
         """Take over the answer of the ask in hand: what the handler returns is ignored, the promise answers later.
 
         When this actor ends first, the caller gets `ActorDied`. For a message that was told, the promise goes nowhere.
-        Never switches.
+        An actor that only queues the work sets `promise.started` to False and, when the work begins, to True: that is
+        what a deadline, a cancel and the actor's own end tell the caller. Never switches.
         """
         promise = scheduler.current_promise()
         if promise is None:

@@ -589,7 +589,8 @@ class Ref(pykka.ActorRef[Any]):
         if deferred:
             for promise in list(deferred):
                 promise.owner = None
-                promise.reject(self._died(crash))
+                # An actor that only queues or hands on work says itself when the work begins.
+                promise.reject(self._died(crash) if promise.started else self.unavailable())
         box, self.mailbox = self.mailbox, None
         if box:
             self._answer_queued(box)

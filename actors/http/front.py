@@ -178,6 +178,7 @@ class Front(Actor):
         elif isinstance(message, NextPage):
             ends = clock.now() + message.operation.timeout_s
             promise = self.defer()
+            promise.started = False
             self._dispatch(Job(message.operation, message.request, None, promise, ends, client=client_of(promise)))
         elif isinstance(message, Gathered):
             self._begin(self._job(message.operation, self._batch_args(message)))
@@ -220,8 +221,9 @@ class Front(Actor):
     def _job(self, operation: Operation, args: dict[str, Any]) -> Job:
         made = self._made(operation, args)
         ends = clock.now() + operation.timeout_s
-        # From here on the call is answered through its promise, whatever happens.
+        # From here on the call is answered through its promise, whatever happens; the worker says when it is sent.
         promise = self.defer()
+        promise.started = False
         return Job(
             operation,
             made.request,

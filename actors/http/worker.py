@@ -187,6 +187,7 @@ class Worker(Actor):
         """Send, and say what came back means; a body that is not what it says counts against the peer."""
         operation = job.operation
         ends = began + current.limit_s
+        job.promise.started = True
         response = self._sent(job, job.request, ends, doing)
         limits = self._learn(current.ticket, response)
         known = job.known

@@ -582,6 +582,22 @@ def test_an_actor_that_ends_owes_its_deferred_answers(start: Starter, manual_clo
     assert died.value.started == "yes"
 
 
+def test_the_end_of_an_actor_that_only_queued_the_work_says_that_it_never_started(
+    start: Starter, manual_clock: ManualClock
+) -> None:
+    ref = start(Doer)
+
+    def queue(actor: Doer) -> None:
+        actor.defer().started = False
+
+    future = ref.ask(queue, block=False)
+    manual_clock.settle()
+    ref.kill()
+    with pytest.raises(ActorUnavailable) as refused:
+        future.get()
+    assert refused.value.started == "no"
+
+
 def test_whoever_defers_hears_that_the_caller_gave_up(start: Starter, manual_clock: ManualClock) -> None:
     ref = start(Doer)
     promises: list[Promise] = []

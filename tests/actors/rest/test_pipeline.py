@@ -23,6 +23,7 @@ from regrow.protocol.errors import (
 )
 from runtime import events, sys
 from runtime.names import whereis
+from runtime.promise import AskTimeout
 from tests.actors.rest.conftest import QUICKLY, Api, Start, outcome
 from tests.support.http_peer import HttpPeer, Reply
 from tests.support.servers.redis import RedisServer
@@ -410,6 +411,23 @@ def test_at_its_deadline_the_caller_is_answered_and_the_worker_is_free_again(api
         made.call("get_user", username="slow", timeout=0.1)
     assert made.call("get_user", username="ada", timeout=0.5) == {}
     assert time.monotonic() - began < 0.5
+    http_peer.release()
+
+
+def test_a_call_that_ends_before_it_is_sent_is_told_that_it_never_started(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", hold=True)
+    made = api(concurrency=1)
+    sent = made.begin("get_user", username="a")
+    http_peer.wait_for_requests(1)
+    late = made.begin("get_user", username="b", timeout=0.05)
+    queued = made.begin("get_user", username="c")
+    expired = outcome(late)
+    assert (type(expired), expired.started) == (AskTimeout, "no")
+    made.front.kill()
+    lost, never_sent = outcome(sent), outcome(queued)
+    assert (isinstance(lost, ActorDown), lost.started) == (True, "yes")
+    assert (isinstance(never_sent, Unavailable), never_sent.started) == (True, "no")
+    assert http_peer.count() == 1
     http_peer.release()
 
 

@@ -353,12 +353,14 @@ def test_a_new_front_finds_the_workers_that_are_there(pool: StartPool, happened:
 
 def test_the_end_of_the_front_is_told_to_its_callers_and_stops_their_work(pool: StartPool, happened: EventLog) -> None:
     running = pool()
-    promises = [running.request("faulty:shout_and_spin") for _ in range(2)]
+    begun, waiting = [running.request("faulty:shout_and_spin") for _ in range(2)]
     happened.wait("worker.output")
     running.front.kill()
-    for promise in promises:
-        with pytest.raises(ActorDown):
-            settled(promise)
+    with pytest.raises(ActorDown) as lost:
+        settled(begun)
+    with pytest.raises(Unavailable) as never_begun:
+        settled(waiting)
+    assert (lost.value.started, never_begun.value.started) == ("yes", "no")
     happened.wait("child.started", actor="ml", count=2)
     assert running.call("faulty:add", 1, 1) == 2
     assert len(happened.of("worker.output")) == 1, "the second call never began"
