@@ -19,9 +19,9 @@ Row = tuple[str, tuple[str, ...]]
 """What a row says, and the functions that it names, as "module:Class.method" or "module:function"."""
 
 
-def table(heading: str) -> list[Row]:
-    """Return the rows of one of the two tables; `heading` is the line above it."""
-    text = section("The two paths").partition(f"\n{heading}\n\n")[2].partition("\n\n")[0]
+def table(heading: str, title: str = "The two paths") -> list[Row]:
+    """Return the rows of a table of functions in a section; `heading` is the line above it."""
+    text = section(title).partition(f"\n{heading}\n\n")[2].partition("\n\n")[0]
     rows: list[Row] = []
     for said, where in re.findall(r"^\| ([^|]*) \| ([^|]*`) \|$", text, re.MULTILINE):
         functions, _, files = where.rpartition(" in ")
