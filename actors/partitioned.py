@@ -34,9 +34,12 @@ def name_of_instance(name: str, instance: int) -> str:
 
 
 class Relay(Promise):
-    """What an instance is given in place of the caller's promise: tells it when the work began, and how it ended."""
+    """What an instance is given in place of the caller's promise: tells it when the work began, and how it ended.
 
-    __slots__ = ("outer", "target")
+    Once the caller was answered in another way (its deadline, the end of the front) the instance never begins the work.
+    """
+
+    __slots__ = ("_is_done", "outer", "target")
 
     def __init__(self, outer: Promise, target: Ref) -> None:
         self.outer = outer
@@ -53,6 +56,14 @@ class Relay(Promise):
         self.outer.started = value
 
     @property
+    def done(self) -> bool:
+        return self._is_done or self.outer.done
+
+    @done.setter
+    def done(self, value: bool) -> None:
+        self._is_done = value
+
+    @property
     def client(self) -> str:  # type: ignore[override]
         return self.outer.client
 
@@ -64,9 +75,11 @@ class Relay(Promise):
         """Leave that to the caller's own promise, whose end is this one's too. Never switches."""
 
     def _give_up(self) -> None:
-        error = self.outer.error
-        if error is not None:
-            self.abandon(error)
+        self.error = self.outer.error
+        stop = self.on_abandon
+        self._settled()
+        if stop is not None:
+            stop()
 
 
 def _answer(relay: Promise) -> None:

@@ -55,6 +55,11 @@ class Account(Actor):
         return self.ref.name
 
     @exported
+    def hear_of_it(self, customer: str) -> None:
+        """Answer never, and remember that the caller gave up."""
+        self.defer().on_abandon = lambda: self.seen.append((customer, "given up"))
+
+    @exported
     def fail(self, customer: str) -> None:
         """Crash."""
         raise RuntimeError("told to crash")
@@ -281,6 +286,37 @@ def test_a_crash_of_the_front_leaves_the_instances_and_their_state(start: Start,
     assert again is not None
     assert again is not front
     assert again.call("add", {"customer": "ada", "amount": 2})["seen"] == [1, 2]
+
+
+def test_a_call_that_waits_for_its_instance_when_the_front_ends_is_never_made(start: Start, happened: EventLog) -> None:
+    front = start()
+    GATES["shut"] = Event()
+    begun = gevent.spawn(front.call, "wait", {"gate": "shut", "customer": "ada"})
+    gevent.sleep(0)
+    promise = Promise(deadline=clock.now() + 5)
+    front.request(Call("add", {"customer": "ada", "amount": 1}), promise)
+    gevent.sleep(0)
+    front.kill()
+    with pytest.raises((ActorDied, Unavailable)):
+        promise.wait(5)
+    with pytest.raises(ActorDied) as lost:
+        begun.get(timeout=5)
+    assert lost.value.started == "yes"
+    GATES["shut"].set()
+    happened.wait("child.started", count=2, actor="bank")
+    again = whereis("bank")
+    assert again is not None
+    assert again.call("add", {"customer": "ada", "amount": 2})["seen"] == [2]
+
+
+def test_an_instance_hears_that_the_caller_gave_up(start: Start) -> None:
+    front = start()
+    promise = Promise(deadline=clock.now() + 5)
+    front.request(Call("hear_of_it", {"customer": "ada"}), promise)
+    gevent.sleep(0)
+    assert promise.started
+    promise.cancel()
+    assert front.call("add", {"customer": "ada", "amount": 1})["seen"] == ["given up", 1]
 
 
 @pytest.mark.parametrize("front_of_instance", [ThreadActor, ProcessActor])
