@@ -268,7 +268,8 @@ class HttpApi(Supervised, frozen=True, kw_only=True):
     """How long answers of GET operations are used again when the peer says nothing about it (Cache-Control, Expires);
     peer: only as long as it says; "0s": not at all. Operations may say otherwise."""
     cache_size: Size = Size("16MiB")
-    """The bound of kept answers, in memory and, for all daemons together, in Redis; the least recently used make room."""
+    """The bound of kept answers, in memory and, for all daemons together, in Redis; the least recently used make
+    room."""
     cache_entry_size: Size = Size("1MiB")
     """The largest answer that is kept."""
     cache_store: Literal["memory", "redis"] = "memory"
