@@ -297,8 +297,9 @@ def test_a_call_that_waits_for_its_instance_when_the_front_ends_is_never_made(st
     front.request(Call("add", {"customer": "ada", "amount": 1}), promise)
     gevent.sleep(0)
     front.kill()
-    with pytest.raises((ActorDied, Unavailable)):
+    with pytest.raises(Unavailable) as waited:
         promise.wait(5)
+    assert waited.value.started == "no"
     with pytest.raises(ActorDied) as lost:
         begun.get(timeout=5)
     assert lost.value.started == "yes"
