@@ -3,7 +3,8 @@
 Actors, to stand under your supervisor: `Limiter`, `Breaker`, `Cache`, `Batcher`. What outlives them when they crash is
 made beside them: `QuotaTable`, `CircuitTable`, `Shelf`, and with several daemons `SharedQuota`, `SharedCircuit` and
 `SharedShelf` in Redis. `Guarded` runs a call of yours in the order limiter, breaker, call, outcome, retry; `cached`
-asks the cache before. examples/guarded shows them at work.
+asks the cache before. `normalise` turns whatever your call's library raises into the typed errors that these look at.
+examples/guarded shows them at work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from actors.resilience.cached import cached
 from actors.resilience.classify import classify, means_unavailable
 from actors.resilience.guarded import Guarded, Try
 from actors.resilience.limiter import Admit, GiveBack, Limiter, QuotaTable
+from actors.resilience.normaliser import normalise
 from actors.resilience.policy import BreakerPolicy, RatePolicy, RetryPolicy
 from actors.resilience.quota import Lesson
 from actors.resilience.shared import RedisLink, SharedCircuit, SharedQuota, shared_key
@@ -61,6 +63,7 @@ __all__ = [
     "derive",
     "each",
     "means_unavailable",
+    "normalise",
     "shared_key",
     "whereis",
 ]

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import requests
 
 from actors.resilience.breaker import Breaker, CircuitTable
 from actors.resilience.guarded import GIVE_UPS, Guarded
 from actors.resilience.policy import BreakerPolicy, RetryPolicy
 from config.schema import PositiveDuration
 from regrow.protocol.errors import CircuitOpen, RateLimited, RegrowError, TimedOut, UpstreamError
+from regrow.resilience import normalise
 from regrow.testing.clock import ManualClock
 from runtime import clock
 from tests.actors.resilience.conftest import Supervised
+from tests.support.http_peer import HttpPeer
 
 
 class Peer:
@@ -140,3 +143,19 @@ def test_no_try_follows_once_the_circuit_has_opened_and_the_failure_is_that_of_t
         run(policy(10), peer, breaker="svc/breaker")
     assert peer.calls == 2
     assert caught.value.retry_after_s == pytest.approx(30, abs=1)
+
+
+def test_a_call_of_some_library_is_tried_again_once_its_failure_is_a_typed_error(http_peer: HttpPeer) -> None:
+    http_peer.reply("GET /", body=b"well")
+    http_peer.reply("GET /", status=503, times=2)
+
+    def fetch(_current: object) -> str:
+        try:
+            answer = requests.get(http_peer.url, timeout=5)
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            raise normalise(error, "svc.fetch") from error
+        return answer.text
+
+    assert run(policy(3), fetch) == "well"
+    assert http_peer.count() == 3
