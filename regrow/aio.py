@@ -10,6 +10,7 @@ patched asyncio waits in gevent's own loop, so it works there too and other gree
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -449,7 +450,7 @@ class _Link:
         self.pending: dict[bytes, asyncio.Future[Answer]] = {}
         self.streams: dict[bytes, asyncio.Queue[Answer | None]] = {}
         self._loop = asyncio.get_running_loop()
-        self._lost = False
+        self._up = self._lost = False
         self._key_refused = False
         self._closed = False
         self._pump_scheduled = False
@@ -524,10 +525,8 @@ class _Link:
                     return
                 read += 1
                 if read * 2 >= (header.credit or 1):
-                    try:
+                    with contextlib.suppress(ConnectionFailed):  # what came before the loss is still read
                         await self.send(exchange.credit(read).frames(request_id), connect_timeout_s)
-                    except ConnectionFailed:
-                        raise self._loss() from None
                     read = 0
         finally:
             del self.streams[request_id]
@@ -558,9 +557,12 @@ class _Link:
         return exchange.unreachable(self.endpoint, time.monotonic() - began)
 
     def _send_now(self, frames: list[bytes]) -> bool:
-        if self._closed or self._lost:
+        if self._closed:
             return False
+        self._hear_monitor()
         try:
+            if self._lost or not self._up:
+                return False
             self._socket.send_multipart(frames, zmq.NOBLOCK)
         except zmq.Again:
             return False
@@ -586,10 +588,16 @@ class _Link:
         if self._lost:
             self._drain()
             self._fail_pending()
-        if self._waiting_to_send and (self._lost or self._socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT):
+        if self._waiting_to_send and (self._lost or (self._up and self._has_room())):
             for room in self._waiting_to_send:
                 if not room.done():
                     room.set_result(None)
+
+    def _has_room(self) -> bool:
+        state = self._socket.getsockopt(zmq.EVENTS)
+        if state & zmq.POLLIN:  # the look has swallowed its edge
+            self._schedule_pump()
+        return bool(state & zmq.POLLOUT)
 
     def _drain(self) -> bool:
         """Hand out what has come; False when a batch was not enough."""
@@ -629,7 +637,10 @@ class _Link:
                 return
             event, _value = EVENT.unpack(frames[0])
             self._key_refused = self._key_refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            self._lost = True
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._up = True
+            else:
+                self._lost = True
 
     def close(self, linger_ms: int) -> None:
         """End it: descriptors first, then the sockets; whoever waits hears that the connection is lost."""

@@ -3,14 +3,17 @@
 Decisions. A request has a connection (a DEALER socket) to itself while it is under way; connections wait in a pool for
 the next request, so there is no background thread and no lock around I/O. Waiting is done by `select.poll` on the
 sockets' file descriptors, looked up at the call: in a process that gevent has patched it is gevent's, and so the client
-stays cooperative there without ever importing gevent. The socket's monitor tells at once when the daemon is gone; ZMTP
-heartbeats, answered by the daemon's I/O thread, tell when its machine is.
+stays cooperative there without ever importing gevent. The socket's monitor tells when the daemon is there, before which
+nothing is queued for it, and at once when it is gone; ZMTP heartbeats, answered by the daemon's I/O thread, tell when
+its machine is. ZeroMQ's own option for the first, IMMEDIATE, would throw away what came and was not read yet.
 
-A connection that broke is thrown away with whatever was queued in it; the next request makes a new one.
+What came before a connection broke is still read; then it is thrown away with whatever was queued in it, and the next
+request makes a new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -47,7 +50,8 @@ RETRY_S: Final = 0.05  # between two tries to subscribe again
 LINGER_MS: Final = 500  # what a closing client gives a tell to leave the process
 EVENT: Final = struct.Struct("=Hi")
 LINK_EVENTS: Final = (
-    zmq.EVENT_DISCONNECTED
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -421,10 +425,8 @@ class Parts(Iterator[Any]):
         credit = self._outgoing.header.credit or 1
         if self._unread_credit * 2 >= credit:
             frames = exchange.credit(self._unread_credit).frames(self._id)
-            try:
+            with contextlib.suppress(ConnectionFailed):  # what came before the loss is still read, and then it is told
                 connection.send(frames, began + self._client.connect_timeout)
-            except ConnectionFailed:
-                raise _LinkLost from None
             self._unread_credit = 0
         welcome = connection.welcome or Welcome()
         limit = began + welcome.max_deadline_s + exchange.GRACE_S
@@ -608,7 +610,7 @@ class _Connection:
         self.pid = os.getpid()
         self.endpoint = endpoint
         self.welcome: Welcome | None = None
-        self._lost = False
+        self._up = self._lost = False
         socket = context.socket(zmq.DEALER)
         try:
             set_client_options(socket, keys)
@@ -628,14 +630,15 @@ class _Connection:
         """Send once there is a connection; raises `ConnectionFailed` (started=no) when there is none until `limit`."""
         began = time.monotonic()
         while True:
-            try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
-                return
-            except zmq.Again:
-                pass
             self._hear_monitor()
             if self._lost:
                 raise exchange.unreachable(self.endpoint, time.monotonic() - began)
+            if self._up:
+                try:
+                    self._socket.send_multipart(frames, zmq.NOBLOCK)
+                    return
+                except zmq.Again:
+                    pass
             if not self._wait(limit):
                 raise exchange.unreachable(self.endpoint, limit - began)
 
@@ -686,13 +689,15 @@ class _Connection:
             event, _value = EVENT.unpack(frames[0])
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise Unauthorized(f"the daemon at {self.endpoint} does not know this client's key")
-            self._lost = True
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._up = True
+            else:
+                self._lost = True
 
 
 def set_client_options(socket: zmq.Socket[Any], keys: tuple[bytes, bytes, bytes] | None) -> None:
-    """Set what every client socket has: heartbeats, nothing queued without a connection, CURVE with `keys`."""
+    """Set what every client socket has: heartbeats, CURVE with `keys`."""
     socket.setsockopt(zmq.LINGER, LINGER_MS)
-    socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, 50)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     socket.setsockopt(zmq.HEARTBEAT_IVL, exchange.HEARTBEAT_IVL_MS)

@@ -87,9 +87,6 @@ ROOT_PING_S = 5.0
 LAST_WORDS_S = 0.5
 CUT_STARTS_S = 0.1
 STOP_GRACE_S = 5.0
-# Between the last answer and the end of its connection. A ZeroMQ client with IMMEDIATE set drops, when its connection
-# ends, what it has received and not read yet; without this pause one in six drained asks was lost that way.
-READING_S = 0.2
 
 
 class StartFailed(Exception):
@@ -294,13 +291,10 @@ class Daemon:
         cut_off = self._drain_gateway(limit_s)
         hard = gevent.spawn_later(float(daemon.stop_timeout), self._hard_stop)
         ended.callback = None
-        last_answers = clock.now()
         # No exit signal: the root traps them, and ignores those of a stranger as every supervisor does.
         self.root.stop(block=False, reason=SHUTDOWN)
         with contextlib.suppress(AskTimeout):
             ended.wait(float(daemon.stop_timeout) + STOP_GRACE_S)  # the hard stop comes first
-        if self.sockets is not None and self.sockets.status()["clients"]:
-            clock.sleep(max(0.0, last_answers + READING_S - clock.now()))
         self._close()
         hard.kill()
         events.publish("daemon.stopped", cut_off=cut_off)

@@ -30,14 +30,17 @@ const parse = (frame) => (frame?.length ? JSON.parse(frame.toString()) : null);
 
 // One DEALER socket, from its connection to its loss; each request in flight has a queue of answers.
 class Link {
-  #queues = new Map();
-  #sending = Promise.resolve();
-  constructor(endpoint, { connectTimeoutMs, serverKey, publicKey, secretKey }) {
+  #queues = new Map(); #go;
+  // zeromq refuses to send twice at a time, and the first send waits for the connection, so nothing is queued for a
+  // daemon that is not there (zeromq's own option for that, `immediate`, drops what came before an end unread)
+  #sending = new Promise((resolve) => (this.#go = resolve));
+  constructor(endpoint, { connectTimeoutMs: sendTimeout, serverKey, publicKey, secretKey }) {
     this.endpoint = endpoint;
     const curve = serverKey && { curveServerKey: serverKey, curvePublicKey: publicKey, curveSecretKey: secretKey };
-    const options = { immediate: true, linger: 500, heartbeatInterval: 2000, heartbeatTimeout: 6000, ...curve };
-    this.socket = new Dealer({ ...options, sendTimeout: connectTimeoutMs });
-    this.socket.events.on("disconnect", () => this.close());
+    this.socket = new Dealer({ linger: 500, heartbeatInterval: 2000, heartbeatTimeout: 6000, sendTimeout, ...curve });
+    this.socket.events.on("handshake", () => this.#go(this.isUp = true));
+    this.socket.events.on("disconnect", () => this.#lose());
+    setTimeout(() => this.isUp || this.close(), sendTimeout).unref();
     this.socket.connect(endpoint);
     this.#read().catch(() => {}).finally(() => this.close());
   }
@@ -47,43 +50,40 @@ class Link {
       if (put && !header.duplicate) put(`${op}` === "ERROR" ? errorOf(parse(body)) : { op: `${op}`, header, body });
     }
   }
+  // what came before the end is still read: from now on no read waits, and the one that may be waiting ends soon
+  #lose() { this.isClosed = true; this.socket.receiveTimeout = 0; setTimeout(() => this.close(), 20); }
   close() {
-    if (!this.isClosed) this.socket.close();
-    this.isClosed = true;
+    if (!this.socket.closed) this.socket.close();
+    this.#go(this.isClosed = true);
     for (const put of this.#queues.values()) put(lost(this.endpoint));
   }
-  // zeromq refuses to send twice at a time; a send waits until there is a connection, at most sendTimeout
   send(op, id, header = {}, body = "") {
-    const sent = this.#sending.then(() => this.socket.send(["RG1", op, id, JSON.stringify(header), body]));
+    const frames = ["RG1", op, id, JSON.stringify(header), body];
+    const sent = this.#sending.then(() => (this.isClosed ? Promise.reject() : this.socket.send(frames)));
     this.#sending = sent.catch(() => {});
     return sent.catch(() => { throw this.isClosed ? lost(this.endpoint) : unreachable(this.endpoint); });
   }
   open(id) {
     const items = this.isClosed ? [lost(this.endpoint)] : [];
     let wake, timer;
-    const put = (item) => { items.push(item); wake?.(); };
+    this.#queues.set(id, (item) => { items.push(item); wake?.(); });
     const next = async (limitMs) => {
       const wait = (resolve) => { wake = resolve; timer = setTimeout(resolve, Math.min(limitMs, MAX_TIMER_MS)); };
       if (!items.length) await new Promise(wait);
       clearTimeout(timer);
       const found = items.shift() ?? failed("deadline_exceeded", `no answer within ${limitMs} ms`);
-      if (found instanceof Error) throw found;
-      return found;
+      if (found instanceof Error) throw found; else return found;
     };
-    this.#queues.set(id, put);
     return { next, end: () => this.#queues.delete(id) };
   }
 }
 
 export class Client {
-  #latest;
-  #link;
-  #ids = 0;
+  #latest; #link; #ids = 0;
   constructor(endpoint, options = {}) {
     this.endpoint = endpoint;
     this.options = { connectTimeoutMs: 5000, name: `node-${process.pid}`, ...options };
   }
-
   async ask(to, method, args = {}, { timeoutMs = this.options.timeoutMs, idem, trace } = {}) {
     const header = { to, method, deadline_ms: timeoutMs, idem, trace };
     return parse((await this.#exchange("ASK", header, JSON.stringify(args))).body);
@@ -108,7 +108,7 @@ export class Client {
         const answer = await queue.next(limitMs + GRACE_MS).catch((error) => { isOver = true; throw error; });
         if ((isOver = answer.op === "END")) return;
         yield parse(answer.body);
-        if (++read >= credit / 2) await link.send("CREDIT", id, { n: read }).then(() => (read = 0));
+        if (++read >= credit / 2) await link.send("CREDIT", id, { n: read }).catch(() => {}).then(() => (read = 0));
       }
     } finally {
       queue.end();

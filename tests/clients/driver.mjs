@@ -10,6 +10,8 @@ const calls = {
   describe: (...args) => client.describe(...args),
   ping: () => client.ping(),
   welcome: () => client.welcome(),
+  // the program is busy with something else, and reads nothing
+  block: async (ms) => { Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms); return ms; },
   stream: async (to, method, args, { take = Infinity, ...options }) => {
     const parts = [];
     if (take === 0) return parts;

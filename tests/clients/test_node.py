@@ -90,6 +90,21 @@ def test_a_broken_connection_leaves_started_unknown(node_works: None, running: D
         assert client.ask("conform", "echo", {"value": 1}) == 1
 
 
+def test_what_came_before_the_connection_ended_is_still_read(
+    node_works: None, daemon: StartDaemon, tmp_path: Path
+) -> None:
+    server = daemon(TARGET)
+    with NodeCaller(server.endpoint, tmp_path) as client:
+        asking = client.start("ask", "conform", "wait", {"seconds": 0.5}, {})
+        wait_for_arrival(server)
+        blocked = client.start("block", 3000)
+
+        server.stop()  # after the answer was sent, which the drain waits for
+
+        assert not blocked.ready(), "the daemon took too long to stop"
+        assert client.result(asking) == 0.5
+
+
 def test_a_broken_connection_with_an_idem_key_is_made_anew_and_the_answer_fetched(
     node_works: None, running: Daemon, tmp_path: Path
 ) -> None:

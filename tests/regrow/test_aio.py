@@ -236,6 +236,29 @@ return [part, await client.ask("probe", "add", a=1), len(client._link.streams)]
     assert wire.actor.made <= 4
 
 
+def test_what_came_before_the_connection_ended_is_still_read(wire: Wire) -> None:
+    running = gevent.spawn(
+        run,
+        wire.tcp,
+        """
+import time
+asked = asyncio.create_task(client.ask("probe", "wait"))
+while not client._link or not client._link.pending:
+    await asyncio.sleep(0.01)
+await asyncio.sleep(0.1)
+time.sleep(1.5)
+return await asked
+""",
+    )
+    wire.actor.entered.wait(PATIENCE_S)
+    gevent.sleep(0.3)  # the program's loop stands still now, so it reads nothing
+    wire.actor.gate.set()
+    wire.drain(PATIENCE_S)
+    wire.sockets.close()
+
+    assert running.get(timeout=PATIENCE_S * 2) == "waited"
+
+
 def test_what_ends_a_stream_early_is_raised(wire: Wire) -> None:
     running = gevent.spawn(
         run,

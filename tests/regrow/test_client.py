@@ -389,6 +389,51 @@ def test_a_stream_of_a_daemon_that_goes_away_ends_with_started_unknown(wire: Wir
     assert caught.value.started == "unknown"
 
 
+def test_what_came_before_the_connection_ended_is_still_read(wire: Wire, client: regrow.Client) -> None:
+    parts = client.stream("probe", "numbers", to=50, credit=60)
+    assert next(parts) == 0
+    wire.drain(PATIENCE_S)
+    wire.sockets.close()
+    connection: Any = parts._connection
+    assert connection._monitor.poll(PATIENCE_S * 1000), "the end of the connection was not told"
+
+    assert list(parts) == list(range(1, 50))
+
+
+def test_a_stream_whose_daemon_went_away_gives_what_came_before_it_fails(wire: Wire, client: regrow.Client) -> None:
+    parts = client.stream("probe", "numbers", to=1000, credit=20)
+    assert next(parts) == 0
+    eventually(lambda: wire.actor.made >= 20)
+    wire.drain(0.1)  # the whole credit was sent, and nothing follows
+    wire.sockets.close()
+    connection: Any = parts._connection
+    assert connection._monitor.poll(PATIENCE_S * 1000), "the end of the connection was not told"
+
+    assert [next(parts) for _ in range(19)] == list(range(1, 20))
+    with pytest.raises(regrow.RegrowError):
+        next(parts)
+
+
+def test_nothing_waits_for_a_daemon_that_was_not_there(state_dir: Path) -> None:
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    with regrow.connect(endpoint, connect_timeout=0.1) as client:
+        for _ in range(3):
+            with pytest.raises(regrow.ConnectionFailed) as caught:
+                client.tell("probe", "add", a=1, ack=False)
+            assert caught.value.started == "no"
+        with wire_on(state_dir, endpoint=endpoint) as wire:
+            eventually(lambda: _asked(client))
+            assert wire.actor.calls == 1
+
+
+def _asked(client: regrow.Client) -> bool:
+    try:
+        client.ask("probe", "add", a=1)
+    except regrow.ConnectionFailed:
+        return False
+    return True
+
+
 def test_the_timeout_bounds_the_whole_stream(client: regrow.Client) -> None:
     with pytest.raises(regrow.DeadlineExceeded):
         list(client.stream("probe", "broken", after=1, how="wait", timeout=0.05))
