@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
+import numpy as np
 import psutil
 import pytest
 
@@ -186,6 +190,27 @@ def test_a_frame_larger_than_the_sockets_buffer_is_sent_without_waiting(conversa
     said = conversation.next()
     assert isinstance(said, child.Returned)
     assert said.value == ["bytes"]
+
+
+def test_messages_that_are_cut_anywhere_are_put_together_again_in_order(conversation: Conversation) -> None:
+    chance = random.Random(5)
+    sizes = [chance.choice((1, 40, 3000, 65_528, 70_000)) + chance.randrange(9) for _ in range(1000)]
+    blob = b"".join(
+        encode(child.Call(number, "faulty:echo", [b"a" * size], {}, "list")) for number, size in enumerate(sizes)
+    )
+    conversation.process.send(blob)
+    for number, size in enumerate(sizes):
+        said = conversation.next()
+        assert isinstance(said, child.Returned)
+        assert (said.id, len(said.value)) == (number, size)
+
+
+def test_an_array_that_a_function_keeps_is_not_overwritten_by_the_next_message(conversation: Conversation) -> None:
+    for value in range(3):
+        file = io.BytesIO()
+        np.save(file, np.full(100_000, value, dtype="i8"), allow_pickle=False)
+        array = msgspec.msgpack.Ext(child.ARRAY_EXT, file.getvalue())
+        assert conversation.result("faulty:keep_array", array) == list(range(value + 1))
 
 
 def test_the_memory_of_a_process_and_of_what_it_started_is_seen_from_outside(conversation: Conversation) -> None:

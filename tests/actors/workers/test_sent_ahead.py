@@ -14,7 +14,7 @@ import pytest
 
 from actors.workers import line
 from actors.workers.job import KILLS, QUEUED
-from config.schema import Size
+from config.schema import PositiveDuration, Size
 from regrow.protocol.errors import ActorDown, Cancelled, DeadlineExceeded, ExecutionError, Overloaded, RegrowError
 from runtime import clock, sys
 from runtime.names import whereis
@@ -313,6 +313,38 @@ def test_what_stands_behind_a_call_that_ran_out_of_memory_runs_in_the_next_proce
     after = {promise.wait(PATIENCE_S) for promise in behind}
     assert len(after) == 1
     assert pid not in after
+
+
+def keep_asking(running: RunningPool, function: str, *args: Any, until: str, happened: EventLog, **fields: Any) -> None:
+    """Have four callers ask without a pause until this has happened; each call must succeed."""
+    over = gevent.event.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            running.call(function, *args)
+
+    callers = [gevent.spawn(ask) for _ in range(4)]
+    happened.wait(until, **fields)
+    over.set()
+    gevent.joinall(callers, raise_error=True)
+
+
+def test_a_process_that_short_calls_have_filled_is_replaced_and_none_of_them_is_ended(
+    pool: StartPool, happened: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.workers.worker.CHECK_S", 0.05)
+    running = pool(max_memory=Size("100MiB"), limit_address_space=False)
+    keep_asking(running, "faulty:leak_a_little", until="worker.recycled", happened=happened, reason="memory")
+    assert not happened.of("worker.killed")
+
+
+def test_a_process_that_is_never_idle_is_replaced_at_its_age_all_the_same(
+    pool: StartPool, happened: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.workers.worker.CHECK_S", 0.05)
+    running = pool(max_age=PositiveDuration("200ms"))
+    keep_asking(running, "faulty:add", 1, 1, until="worker.recycled", happened=happened, count=2, reason="max_age")
+    assert not happened.of("worker.killed")
 
 
 # -- all of it at random ----------------------------------------------------------------------------------------------

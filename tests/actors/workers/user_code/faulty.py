@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import regrow_worker  # type: ignore[import-not-found]  # the process itself offers it
 
 LEAKED: list[bytearray] = []
+KEPT: list[Any] = []
 
 
 def add(a: int, b: int) -> int:
@@ -142,6 +143,17 @@ def hog(megabytes: int) -> int:
 def leak(megabytes: int) -> int:
     LEAKED.append(bytearray(b"l" * (megabytes << 20)))
     return len(LEAKED)
+
+
+def leak_a_little() -> int:
+    LEAKED.append(bytearray(b"l" * 20_000))
+    return len(LEAKED)
+
+
+def keep_array(array: Any) -> list[int]:
+    """Keeps each array, and tells the first number of each."""
+    KEPT.append(array)
+    return [int(kept[0]) for kept in KEPT]
 
 
 def hog_in_a_child(megabytes: int) -> None:
