@@ -93,3 +93,37 @@ def test_any_text_is_a_field_or_refused(text: str) -> None:
 def test_what_is_written_is_read_back(number: int, key: str, text: str) -> None:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     assert parse_list(f'{number};{key}="{quoted}"') == [Item(number, {key: text})]
+
+
+@pytest.mark.parametrize(
+    ("field", "members"),
+    [
+        ("", []),
+        ("1, -2.5, ?1, tok/en, :aGk=:, @7", [1, -2.5, True, Token("tok/en"), b"hi", Date(7)]),
+        ('"a \\"b\\" \\\\"', ['a "b" \\']),
+        ('%"f%c3%bc"', ["fü"]),
+        ("  a  ,\tb ", [Token("a"), Token("b")]),
+    ],
+)
+def test_members_are_of_the_types_that_they_are_written_as(field: str, members: list[Any]) -> None:
+    found = parse_list(field)
+    assert [item.value for item in found if isinstance(item, Item)] == members
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "a,", "a b", ",a", "a;", "a;B=1", "a; =1", "(a", "(a(b))", '"a', '"\\x"', '"ü"', "?2", ":a:b", ":*:", "@1.5",
+        '%"%C3"', '%"%c3"', "1.", "1.2345", "1" * 16, "1" * 13 + ".1", "--1", "\ta", "x" * 70_000,
+    ],
+)  # fmt: skip
+def test_a_field_that_breaks_a_rule_is_worth_nothing(field: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - which rule it was is nobody's business
+        parse_list(field)
+
+
+def test_of_a_repeated_key_the_last_value_counts() -> None:
+    assert parse_dictionary("a=1, b, a=(2 3);x") == {
+        "a": InnerList([Item(2), Item(3)], {"x": True}),
+        "b": Item(True),
+    }
