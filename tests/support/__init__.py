@@ -17,6 +17,9 @@ HTTP peers: in this process, on real sockets.
                         `http_peer.url`, `.requests`, `.count("GET /users/ada")`, `.stop()`, `.start()`; see `HttpPeer`
     raw_peer            a TCP listener that speaks no HTTP: `raw_peer.behave(garbage(b"..."))`; see `RawPeer`
 
+Servers of others, in an environment of their own that `make test` makes (`make peers`): httpbin, moto, ariadne,
+strawberry, and with a node mountebank, whose imposters misbehave as they are told; see `peers.py`.
+
 The daemon
     daemon              `d = daemon('''[integrations.db]...''')` starts a real `regrow run`, waits until it is ready and
                         gives `.endpoint`, `.http`, `.pid`, `.log`, `.state_dir`, `.run("tree", "--json")`, `.stop()`,
