@@ -483,16 +483,17 @@ def _column_at_fault(frame: Any, pyarrow: Any) -> str | None:
     return None
 
 
-def table_to_ipc(table: Any, pyarrow: Any) -> memoryview:
+def table_to_ipc(table: Any, pyarrow: Any) -> bytearray:
     """Return an Arrow table as an IPC stream, with one copy."""
     measured = pyarrow.MockOutputStream()
     with pyarrow.ipc.new_stream(measured, table.schema) as stream:
         stream.write_table(table)
-    # Made in its final size: a buffer that grows would be copied again and again.
-    buffer = pyarrow.allocate_buffer(measured.size())
-    with pyarrow.ipc.new_stream(pyarrow.FixedSizeBufferWriter(buffer), table.schema) as stream:
+    # Made in its final size, since one that grows is copied again and again, and not of Arrow's own memory, which keeps
+    # what it once had.
+    buffer = bytearray(measured.size())
+    with pyarrow.ipc.new_stream(pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(buffer)), table.schema) as stream:
         stream.write_table(table)
-    return memoryview(buffer)
+    return buffer
 
 
 def frame_from_ipc(data: memoryview) -> Any:
