@@ -47,6 +47,8 @@ PAUSING_STATUSES = frozenset({403, 429, 503})
 
 # An answer that can be asked for again is kept for so long, though it may neither be used nor stand in.
 KEEP_FOR_ASKING_S = 86400.0
+# So long is waited until other daemons have heard of a change.
+FORGET_LIMIT_S = 1.0
 # A list that comes in parts is put together up to so many entries.
 MAX_LISTED = 100_000
 # The longest stale-if-error that is believed.
@@ -118,8 +120,7 @@ class Worker(Actor):
         elif job.key is not None and self._settings.shares_answers:
             tell_part(f"{self._settings.name}/cache", LetGo(job.key))
         elif not operation.reads and job.group:
-            # What was changed is no longer what it was (RFC 9111, 4.4).
-            tell_part(f"{self._settings.name}/cache", Forget(job.group))
+            self._forget(job.group)
         if operation.max_pages:
             return self._page(job, done)
         told = answered.told(self._settings)
@@ -297,6 +298,18 @@ class Worker(Actor):
         )
         # One that is lost is asked for again.
         tell_part(f"{self._settings.name}/cache", keep)
+
+    def _forget(self, group: str) -> None:
+        """What was changed is no longer what it was (RFC 9111, 4.4)."""
+        name = f"{self._settings.name}/cache"
+        if not self._settings.shares_answers:
+            tell_part(name, Forget(group))
+            return
+        try:
+            # Once the caller knows of the change, no daemon answers with what was before.
+            ask_part(name, Forget(group), clock.now() + FORGET_LIMIT_S)
+        except RegrowError:
+            pass
 
 
 def _answered(response: Response) -> Answered:

@@ -121,6 +121,19 @@ def test_daemons_answer_while_redis_is_killed_and_share_again_when_it_is_back(
     assert http_peer.count("GET /users/bob") == 1
 
 
+def test_once_a_change_is_answered_redis_has_forgotten_what_was_before(
+    api: Start, http_peer: HttpPeer, redis: RedisServer
+) -> None:
+    http_peer.reply("*", json={})
+    made = api(redis_url=redis.url, **STORE)
+    for _ in range(20):
+        made.call("get_user", username="ada")
+        made.part("cache").ask(Lookup("goes behind what was told"))
+        assert len(names(redis, "e")) == 1
+        made.call("change", username="ada")
+        assert names(redis, "e") == []
+
+
 def test_bytes_of_somebody_else_in_redis_cost_one_request_and_no_more(
     api: Start, http_peer: HttpPeer, redis: RedisServer
 ) -> None:
