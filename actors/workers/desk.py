@@ -177,7 +177,7 @@ class Desk:
             self.process.send(outbox[0] if len(outbox) == 1 else b"".join(outbox))
         outbox.clear()
 
-    def _begin(self, job: Job, now: float) -> None:
+    def _begin_next(self, job: Job, now: float) -> None:
         self.began_at = now
         if job.is_counted and job.line is not None:
             job.line.begun(job)
@@ -185,6 +185,11 @@ class Desk:
             job.is_told = True
             self._waited.observe(now - job.queued_at)
             telemetry.began(self.settings.pool, job.function)
+        if job.promise.done:  # given up while it stood behind another one
+            hub.loop.run_callback(self.leave, job)
+
+    def _begin(self, job: Job, now: float) -> None:
+        self._begin_next(job, now)
         stream = job.stream
         if stream is not None:
             stream.begun(self._owner.ref)
@@ -201,8 +206,6 @@ class Desk:
         )
         if self._takes_ahead and not self.is_roomy and self.line is not None:
             self.line.has_room(self)
-        if job.promise.done:  # given up while it stood behind another one
-            hub.loop.run_callback(self.leave, job)
 
     def in_hand(self) -> Job | None:
         """Return the call that the process has begun, as far as it is known."""
@@ -230,6 +233,10 @@ class Desk:
             self._owner.failed(error)
         finally:
             self.is_hearing = False
+        # What is given next goes out together, when all that came together has been heard.
+        if self._ran_s is not None and self.process is not None and not self.process.unheard:
+            self._ran_s = None
+            self._after_answers(clock.now())
 
     def _hear_on(self, said: Any) -> None:
         job = self.in_hand()
@@ -270,7 +277,11 @@ class Desk:
             return
         now = clock.now()
         job = jobs.popleft()
-        ran_s = self._time_of(process, now)
+        ran_s = self._ran_s
+        if ran_s is None:
+            ran_s = self._ran_s = self._time_of(process, now)
+            if job.line is not None:
+                job.line.note_pace(job.function, ran_s)
         self._ran.observe(ran_s)
         if job.permit is not None:
             # The circuit is about processes: a function that raises, or refuses its arguments, has run as it should.
@@ -280,11 +291,9 @@ class Desk:
         self.progress = None
         self._ahead_s -= job.expected_s
         self._ahead_bytes -= job.size
-        if job.line is not None:
-            job.line.note_pace(job.function, ran_s)
-            job.line = None
+        job.line = None
         if jobs:
-            self._begin(jobs[0], now)
+            self._begin_next(jobs[0], now)
         else:
             self._takes_ahead = False
             self._ahead_s = 0.0  # sums of fractions drift
@@ -297,22 +306,20 @@ class Desk:
             jobs.appendleft(job)  # it is answered with the end of the worker
             raise
         telemetry.ended(settings.pool, job.function, ran_s, job.promise.error)
-        if not process.unheard:
-            self._ran_s = None
-            self._after_answers(now)
 
     def _time_of(self, process: WorkerProcess, now: float) -> float:
-        """Return how long the call in hand ran: by the process, which counts, or where it does not, by our clock."""
-        if self._ran_s is None:
-            if self._page is None:
-                self._ran_s = (now - self.began_at) / (process.unheard + 1)
-            else:
-                busy_ns = self._page.busy_ns()
-                self._ran_s = (busy_ns - self._busy_ns) / (process.unheard + 1) / 1e9
-                self._busy_ns = busy_ns
-        return self._ran_s
+        """Return how long each call ran whose answer came with this read.
+
+        By the process, which counts, or where it does not, by our clock.
+        """
+        if self._page is None:
+            return (now - self.began_at) / (process.unheard + 1)
+        before, self._busy_ns = self._busy_ns, self._page.busy_ns()
+        return (self._busy_ns - before) / (process.unheard + 1) / 1e9
 
     def _after_answers(self, now: float) -> None:
+        if self.state != "busy":
+            return
         if not self.jobs:
             if self.leaving is None and self.calls >= self._max_calls:
                 self.leaving = "max_calls"

@@ -210,6 +210,12 @@ def test_progress_of_an_ordinary_call_is_in_the_tree(pool: StartPool, tmp_path: 
     assert running.worker().actor.status()["progress"] is None
 
 
+def test_a_report_that_comes_with_the_answer_and_after_it_holds_up_nothing(pool: StartPool) -> None:
+    running = pool()
+    assert running.request("faulty:answer_and_report", 1).wait(PATIENCE_S) == "first"
+    assert running.worker().actor.status()["state"] == "idle"
+
+
 def test_progress_that_is_no_share_of_a_total_raises_in_the_function(pool: StartPool) -> None:
     with pytest.raises(ExecutionError, match="progress is 5 of 4, expected 0 <= done <= total"):
         pool().call("faulty:report_wrongly")

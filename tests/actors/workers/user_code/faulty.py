@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import regrow_worker  # type: ignore[import-not-found]  # the process itself offers it
 
 LEAKED: list[bytearray] = []
@@ -264,6 +265,15 @@ def write_garbage() -> None:
 def write_a_small_lie() -> None:
     for fd in _sockets():
         os.write(fd, b"\x00\x00\x00\x03abc")
+    time.sleep(60)
+
+
+def answer_and_report(call_id: int) -> None:
+    """Does in one write what a thread that outlives its call may do: the answer, and then a report."""
+    frames = (["returned", call_id, "first"], ["progress", call_id, 1.0, 2.0, ""])
+    encoded = [msgspec.msgpack.encode(frame) for frame in frames]
+    for fd in _sockets():
+        os.write(fd, b"".join(len(frame).to_bytes(4, "big") + frame for frame in encoded))
     time.sleep(60)
 
 
