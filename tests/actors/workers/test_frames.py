@@ -174,7 +174,8 @@ def test_offsets_that_lead_out_of_the_message_are_refused(frames: Conversation) 
 
 
 @pytest.mark.slow
-def test_no_damaged_stream_ends_the_process(frames: Conversation) -> None:
+@pytest.mark.parametrize("kind", ["Table", "DataFrame"])
+def test_no_damaged_stream_ends_the_process(frames: Conversation, kind: str) -> None:
     """Each of 400 streams with a few wrong bytes is refused or read; a wild read would end the process."""
     table = pa.table(
         {
@@ -185,6 +186,8 @@ def test_no_damaged_stream_ends_the_process(frames: Conversation) -> None:
             "nested": [{"a": 1, "b": "x"}, None, {"a": 2, "b": "y"}],
         }
     )
+    if kind == "DataFrame":
+        table = pa.Table.from_pandas(table.to_pandas())
     sound, dice = stream_of(table), random.Random(7)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(400):
