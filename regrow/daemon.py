@@ -73,7 +73,7 @@ from runtime.edge.metrics import Metrics
 from runtime.edge.ports import BindFailed, PortTaken, holder_of
 from runtime.exports import exports_of
 from runtime.hub_watch import HubWatch
-from runtime.introspect import Node, snapshot
+from runtime.introspect import Node, Pace, snapshot
 from runtime.names import whereis
 from runtime.promise import AskTimeout
 from runtime.reasons import SHUTDOWN
@@ -218,8 +218,8 @@ class Daemon:
     def _start_tree(self, sockets: GatewaySockets) -> Ref:
         config = self.config
         token = config.http.admin_token or write_admin_token(config.daemon.state_dir)
-        metrics = Metrics(self.snapshot, version=VERSION)
-        routes = builtin_routes(self.health, metrics, self.snapshot)
+        metrics = Metrics(self.paced_snapshot, version=VERSION)
+        routes = builtin_routes(self.health, metrics, self.paced_snapshot)
         add_sys_routes(routes, lambda: self.root)
         add_integration_routes(routes, self.tree.directory)
         doors = [
@@ -246,6 +246,10 @@ class Daemon:
     def snapshot(self) -> Node | None:
         """Return the tree as of now, None before it was started. Never switches."""
         return None if self.root is None else snapshot(self.root)
+
+    def paced_snapshot(self) -> Node | None:
+        """Return the tree while others run on, however large it is. Switches greenlets."""
+        return None if self.root is None else snapshot(self.root, pace=Pace())
 
     def banner(self) -> str:
         """Return what a person wants to read when the daemon is ready."""

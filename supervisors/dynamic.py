@@ -147,9 +147,9 @@ class DynamicSupervisor(Supervisor):
             "workers": len(children) - supervisors,
         }
 
-    def child_facts(self, most: int) -> tuple[list[ChildFacts], int]:
+    def child_facts(self, most: int) -> tuple[Iterable[ChildFacts], int]:
         children = [*islice(self.by_ref.values(), most), *islice(self.waiting.values(), most)]
-        return [facts_of(child) for child in children], len(self.by_ref) + len(self.waiting) - len(children)
+        return map(facts_of, children), len(self.by_ref) + len(self.waiting) - len(children)
 
     def child_fact(self, label: str) -> ChildFacts | None:
         return None

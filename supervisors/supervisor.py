@@ -486,9 +486,11 @@ class Supervisor(Actor):
             offender=offender,
         )
 
-    def child_facts(self, most: int) -> tuple[list[ChildFacts], int]:
-        """Return what operators may see of the children, and how many were left out. Never switches."""
-        return [facts_of(child) for child in self.children.values()], 0
+    def child_facts(self, most: int) -> tuple[Iterable[ChildFacts], int]:
+        """Return what operators may see of the children of now, made one by one as they are taken, and how many were
+        left out. Never switches.
+        """
+        return map(facts_of, list(self.children.values())), 0
 
     def child_fact(self, label: str) -> ChildFacts | None:
         """Return what operators may see of the child with this id. Never switches."""

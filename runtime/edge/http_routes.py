@@ -14,7 +14,7 @@ from runtime.edge.health import Health
 from runtime.edge.http import Request, Response, Routes, json_response, text_response
 from runtime.edge.http_events import stream_events
 from runtime.edge.metrics import Metrics
-from runtime.introspect import Node
+from runtime.introspect import Node, Pace
 
 #: states of an actor that are worth a look when somebody asks what is wrong
 AILING = ("waiting", "restarting", "failed")
@@ -31,7 +31,7 @@ def builtin_routes(health: Health, metrics: Metrics, tree: Tree) -> Routes:
     routes.add("GET", "/livez", lambda _request: text_response("ok\n"), access="open")
     routes.add("GET", "/readyz", lambda request: ready(request, health, tree), access="open")
     routes.add("GET", "/metrics", lambda request: scrape(request, metrics), access="read")
-    routes.add("GET", "/tree", lambda _request: json_response(_rooted(tree).to_json()), access="read")
+    routes.add("GET", "/tree", lambda _request: tree_response(_rooted(tree)), access="read")
     routes.add("GET", "/actors/{path...}", lambda request: one_actor(request, tree), access="read")
     routes.add("GET", "/events", stream_events, access="read")
     routes.add("GET", "/crashes", crash_list, access="read")
@@ -59,12 +59,17 @@ def scrape(request: Request, metrics: Metrics) -> Response:
     return Response(rendered.body, rendered.content_type, headers=headers)
 
 
+def tree_response(node: Node) -> Response:
+    """Answer with an actor and all below it. Switches greenlets."""
+    return Response(node.encode(Pace()) + b"\n", "application/json")
+
+
 def one_actor(request: Request, tree: Tree) -> Response:
     """Answer with the part of the tree below one actor, found by its name or by its path."""
     wanted = request.params["path"]
     for node in _rooted(tree).walk():
         if wanted in (node.name, node.path):
-            return json_response(node.to_json())
+            return tree_response(node)
     raise NotFound(f"http: there is no actor {wanted[:200]!r}, /tree names them all")
 
 
