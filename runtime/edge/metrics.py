@@ -34,7 +34,7 @@ from prometheus_client.utils import floatToGoString
 
 from regrow.protocol.errors import Overloaded
 from runtime import clock, measure
-from runtime.introspect import Node
+from runtime.introspect import SHORTEST_S, Node
 from runtime.measure import Counter, Family, Histogram, Instrument
 
 PREFIX = "regrow_"
@@ -121,7 +121,7 @@ class Metrics:
         copied: list[Family] = []
         for family in measure.families(SLICE, self._registry):
             if family is None:
-                gevent.sleep(0)
+                gevent.sleep(SHORTEST_S)
             else:
                 copied.append(family)
         encoder, content_type = choose_encoder(accept)
