@@ -162,6 +162,8 @@ class CursorStream:
                 taken.append(item)
                 total += size
             if len(taken) >= most or total >= BATCH_BYTES or not self._fetching:
+                while self._fetching and not self._ready and not self._pgconn.is_busy():
+                    yield from self._take()  # the end has come already, so its reader need not ask for it
                 return taken, self._over and not self._ready
             yield from self._take()
 

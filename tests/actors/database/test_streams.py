@@ -71,6 +71,19 @@ def test_a_stream_without_rows_ends_at_once(database: Database) -> None:
     assert database.ask("one") == 1
 
 
+def test_the_end_that_came_with_the_last_row_needs_no_further_pull(
+    start_database: StartDatabase, postgres_schema: PostgresDatabase
+) -> None:
+    database = start_database(postgres_schema.url, OPERATIONS, pool_size=1)
+    list(database.ask("numbers", last=3))
+
+    batch = pull(database.ask("numbers", last=5), 5)
+
+    assert [row["i"] for row in batch.items] == [1, 2, 3, 4, 5]
+    assert batch.done
+    assert database.ask("one") == 1
+
+
 def test_a_pull_gives_no_more_than_was_asked_for(database: Database) -> None:
     stream = database.ask("numbers", last=100)
     got: list[int] = []
