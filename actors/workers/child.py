@@ -951,9 +951,12 @@ def main() -> None:
     """Run the process: FD and PARENT_PID are its arguments."""
     die_with_parent(int(sys.argv[2]))
     fd = int(sys.argv[1])
-    connection = Connection(fd, fd + 1)
-    # What the daemon itself was started with may be inheritable, and is no business of users' functions.
-    os.closerange(fd + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
+    page_fd = fd + 1
+    # What the daemon itself was started with may be inheritable, and is no business of users' functions. Before the
+    # page is mapped: the map keeps a descriptor of its own, and closes that number at the end, whoever has it then.
+    os.closerange(page_fd + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
+    connection = Connection(fd, page_fd)
+    os.close(page_fd)
     sys.argv[1:] = []
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

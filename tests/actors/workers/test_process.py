@@ -60,7 +60,17 @@ def test_variables_that_are_not_set_are_left_out(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_process_has_no_descriptors_but_its_own(conversation: Conversation) -> None:
-    assert conversation.result("faulty:descriptors") == [0, 1, 2, 3]
+    # The map of the shared page holds the last one.
+    assert conversation.result("faulty:descriptors") == [0, 1, 2, 3, 5]
+
+
+def test_what_functions_have_written_to_files_that_they_keep_open_is_there_after_an_orderly_end(
+    conversation: Conversation, tmp_path: Path
+) -> None:
+    conversation.result("faulty:keep_files", str(tmp_path), 4)
+    conversation.process.close()
+    assert isinstance(conversation.next(), Exit)
+    assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["kept"] * 4
 
 
 def test_a_process_runs_in_its_folder_and_as_nice_as_it_is_told(converse: Any, tmp_path: Path) -> None:
