@@ -1,10 +1,10 @@
 """The program that a worker process runs, and the messages that it exchanges with the daemon.
 
-The daemon starts it as a fresh interpreter (`python -P -s child.py FD PARENT_PID`), so this file imports nothing of
-ours: only the standard library and msgspec. FD is one end of a socket pair, FD + 1 a page of memory that is shared with
-the daemon. A message is a 4-byte length (big endian) and that many bytes of msgpack. The daemon sends one Setup, then
-Calls; the process answers the Setup with Ready or SetupFailed and each Call, in order, with Returned, Raised or
-Declined. Nothing is ever unpickled.
+The daemon starts it as a fresh interpreter (`python -P -s child.py FD PARENT_PID [PAGE_FD]`), so this file imports
+nothing of ours: only the standard library and msgspec. FD is one end of a socket pair, PAGE_FD a page of memory that is
+shared with the daemon, where the system has such pages. A message is a 4-byte length (big endian) and that many bytes
+of msgpack. The daemon sends one Setup, then Calls; the process answers the Setup with Ready or SetupFailed and each
+Call, in order, with Returned, Raised or Declined. Nothing is ever unpickled.
 
 The daemon may send a Call before the last one is answered. The process takes the next message when the answer to the
 last one is written, and not earlier; it says so on the page (BEGUN: the number of the message it has taken last), and
@@ -558,11 +558,15 @@ class Connection:
 
     def note_time(self) -> None:
         """Add the time since the last message was taken to what the daemon can read; to be done before answering."""
-        self._page[BUSY_NS] += time.perf_counter_ns() - self._took_at
+        if self.is_owner():  # a fork shares the page
+            self._page[BUSY_NS] += time.perf_counter_ns() - self._took_at
 
     def was_taken_back(self) -> bool:
         """Tell whether the daemon no longer wants the message that came last."""
-        # The lock is a fence: what is on the page is written before what the daemon has written there is read.
+        # The lock is a fence: what is on the page is written before what the daemon has written there is read. Nothing
+        # moves behind the first release, nothing before the second acquire, and these two keep their order.
+        with self._fence:
+            pass
         with self._fence:
             return self._page[TAKEN_BACK] >= self._taken
 
@@ -623,9 +627,10 @@ def _words(fd: int | None) -> memoryview:
 class Reporter:
     """Sends reports of progress for the call in hand; offered to functions as `regrow_worker.progress`."""
 
-    def __init__(self, connection: Connection, codec: Codec) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._codec = codec
+        # Its own: any thread may report, also while the result is encoded.
+        self._encoder = msgspec.msgpack.Encoder()
         self._sent_at = 0.0
         self._sent = (-1.0, -1.0)
         self.call_id: int | None = None
@@ -642,12 +647,16 @@ class Reporter:
         if not (total > 0 and 0 <= done <= total):
             raise ValueError(f"progress is {done} of {total}, expected 0 <= done <= total")
         now, state = time.monotonic(), (float(done), float(total))
-        if self.call_id is None or not self._connection.is_owner():
+        call_id = self.call_id  # once: in a thread, the call may be over at any moment
+        if call_id is None or not self._connection.is_owner():
             return
         if now - self._sent_at < PROGRESS_EVERY_S and (done < total or state == self._sent):
             return
         self._sent_at, self._sent = now, state
-        self._connection.send(self._codec.encode(Progress(self.call_id, *state, str(note)[:MAX_NOTE_CHARS])))
+        frame = bytearray(HEADER_BYTES)
+        self._encoder.encode_into(Progress(call_id, *state, str(note)[:MAX_NOTE_CHARS]), frame, HEADER_BYTES)
+        frame[:HEADER_BYTES] = (len(frame) - HEADER_BYTES).to_bytes(HEADER_BYTES, "big")
+        self._connection.send(frame)
 
     def offer(self) -> None:
         """Let functions import `regrow_worker`."""
@@ -855,19 +864,20 @@ def serve_stream(connection: Connection, codec: Codec, items: ItemStream, call_i
     return None
 
 
-def encode(codec: Codec, answer: Answer, arrays: str, max_message: int) -> bytearray:
-    """Return the frame of an answer, or of the error that says why this answer cannot be sent."""
+def encode(codec: Codec, answer: Answer, arrays: str, max_message: int) -> tuple[bytearray, bool]:
+    """Return the frame of an answer, or of the error that says why it cannot be sent; and whether memory was out."""
     try:
         frame = codec.encode(answer, arrays)
         size = len(frame) - HEADER_BYTES
         if size <= max_message:
-            return frame
+            return frame, is_out_of_memory(answer)
         del frame
         message = f"the result is {size} bytes, the limit is {max_message} bytes; return less, or raise max_message"
-        return codec.encode(Declined(answer.id, "too_large", message, True))
+        answer = Declined(answer.id, "too_large", message, True)
     except Exception as error:  # noqa: BLE001 - foreign values: whatever their encoding raises, their owner must hear of it
         name, message, text = describe(error)
-        return codec.encode(Raised(answer.id, name, f"the result cannot be sent: {message}"[:MAX_MESSAGE_CHARS], text))
+        answer = Raised(answer.id, name, f"the result cannot be sent: {message}"[:MAX_MESSAGE_CHARS], text)
+    return codec.encode(answer), is_out_of_memory(answer)
 
 
 def flush() -> None:
@@ -891,7 +901,7 @@ def serve(connection: Connection) -> None:
     if payload is None:
         return
     setup = cast(Setup, codec.decode(payload))
-    reporter = Reporter(connection, codec)
+    reporter = Reporter(connection)
     reporter.offer()
     outcome = prepare(setup)
     flush()
@@ -928,8 +938,7 @@ def serve(connection: Connection) -> None:
         else:
             del payload, request
             flush()
-            frame = encode(codec, answer, arrays, setup.max_message)
-            is_full = is_out_of_memory(answer)
+            frame, is_full = encode(codec, answer, arrays, setup.max_message)
             # Neither a result nor the frames of a traceback may live until the next call.
             del answer
         reporter.call_id = None
@@ -948,15 +957,16 @@ class CallHead(msgspec.Struct, tag="call", array_like=True):
 
 
 def main() -> None:
-    """Run the process: FD and PARENT_PID are its arguments."""
+    """Run the process: FD, PARENT_PID and perhaps PAGE_FD, the number after FD, are its arguments."""
     die_with_parent(int(sys.argv[2]))
     fd = int(sys.argv[1])
-    page_fd = fd + 1
+    page_fd = int(sys.argv[3]) if len(sys.argv) > 3 else None
     # What the daemon itself was started with may be inheritable, and is no business of users' functions. Before the
     # page is mapped: the map keeps a descriptor of its own, and closes that number at the end, whoever has it then.
-    os.closerange(page_fd + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
+    os.closerange((page_fd or fd) + 1, min(os.sysconf("SC_OPEN_MAX"), MAX_DESCRIPTORS))
     connection = Connection(fd, page_fd)
-    os.close(page_fd)
+    if page_fd is not None:
+        os.close(page_fd)
     sys.argv[1:] = []
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

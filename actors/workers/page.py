@@ -19,21 +19,28 @@ from actors.workers.child import BEGUN, BUSY_NS, PAGE_BYTES, TAKEN_BACK
 #: above the numbers that descriptors have in a child, which would otherwise be overwritten before they are copied
 LOWEST_FD = 10
 
-#: the lock is a fence between a word that is written and one that is read; the processor may swap them without it
+#: The lock is a fence between a word that is written and one that is read, which the processor may swap without it.
+#: It is taken twice: nothing moves behind the first release, nothing before the second acquire, and these two keep
+#: their order. One acquire would do on x86-64, where it is a full barrier, but not on ARM.
 _fence = get_original("_thread", "allocate_lock")()
 
 
 class Page:
     """The daemon's side. Never switches."""
 
+    @staticmethod
+    def where_possible() -> Page | None:
+        """Return a fresh page, None on a system that has no memory files: calls are then not sent ahead."""
+        return Page() if hasattr(os, "memfd_create") else None
+
     def __init__(self) -> None:
         made = os.memfd_create("regrow-worker")
         try:
             os.ftruncate(made, PAGE_BYTES)
+            self._words = memoryview(mmap.mmap(made, PAGE_BYTES)).cast("Q")
             self.fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
         finally:
             os.close(made)
-        self._words = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
 
     def close_fd(self) -> None:
         """Close the descriptor, once the child has its own; the memory stays."""
@@ -50,5 +57,7 @@ class Page:
     def take_back(self, up_to: int) -> int:
         """Take back all calls up to this number that have not begun; return the number of the last that has."""
         self._words[TAKEN_BACK] = up_to
+        with _fence:
+            pass
         with _fence:
             return int(self._words[BEGUN])

@@ -162,20 +162,19 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # a megabyte then travels in one or two turns of the hub instead of six
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-        pipes = {name: os.pipe() for name in ("stdout", "stderr")}
-        self.page = Page()
+        pipes: dict[str, tuple[int, int]] = {}
+        self.page: Page | None = None
         try:
-            self._spawned = Spawned(
-                [command.python, *OPTIONS, str(command.program), str(CHILD_SOCKET), str(os.getpid())],
-                command.environment,
-                {
-                    1: pipes["stdout"][1],
-                    2: pipes["stderr"][1],
-                    CHILD_SOCKET: theirs.fileno(),
-                    CHILD_PAGE: self.page.fd,
-                },
-                lambda: gevent.spawn(self._finish),
-            )
+            for name in ("stdout", "stderr"):
+                pipes[name] = os.pipe()
+            argv = [command.python, *OPTIONS, str(command.program), str(CHILD_SOCKET), str(os.getpid())]
+            descriptors = {1: pipes["stdout"][1], 2: pipes["stderr"][1], CHILD_SOCKET: theirs.fileno()}
+            if command.program == CHILD_PROGRAM:
+                self.page = Page.where_possible()
+            if self.page is not None:
+                argv.append(str(CHILD_PAGE))
+                descriptors[CHILD_PAGE] = self.page.fd
+            self._spawned = Spawned(argv, command.environment, descriptors, lambda: gevent.spawn(self._finish))
         except BaseException:
             ours.close()
             for read_end, _ in pipes.values():
@@ -183,7 +182,8 @@ class WorkerProcess:
             raise
         finally:
             theirs.close()
-            self.page.close_fd()
+            if self.page is not None:
+                self.page.close_fd()
             for _, write_end in pipes.values():
                 os.close(write_end)
         self.pid = self._spawned.pid

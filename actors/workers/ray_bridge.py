@@ -44,7 +44,7 @@ def remote_class() -> type:
             self._codec = self._child.Codec()
             self._setup = self._codec.decode(bytearray(setup))
             # Reports of progress go nowhere from here; a function that makes them must work all the same.
-            self._child.Reporter(None, self._codec).offer()
+            self._child.Reporter(None).offer()
             self._outcome = self._child.prepare(self._setup)
             self._functions = self._child.Functions(self._setup.functions)
             self._items: Any = None
@@ -66,7 +66,7 @@ def remote_class() -> type:
                 if isinstance(answer, child.Generator):
                     self._items = child.ItemStream(answer, codec, message, self._setup.max_message)
                     return bytes(codec.encode(child.Streaming(message.id)))
-                return bytes(child.encode(codec, answer, message.arrays, self._setup.max_message))
+                return bytes(child.encode(codec, answer, message.arrays, self._setup.max_message)[0])
             if self._items is None:
                 return None  # it crossed the end of its stream
             said = self._items.close() if isinstance(message, child.Close) else self._items.batch(message.most)
@@ -81,7 +81,8 @@ def leave_unless_reachable(address: str) -> None:
     """End the process, telling why, when nobody listens where the cluster's head should be."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
+        # An address of IPv6 stands in brackets, which are no part of it.
+        socket.create_connection((host.removeprefix("[").removesuffix("]"), int(port)), CONNECT_S).close()
     except (OSError, ValueError) as error:
         sys.stderr.write(f"the head of the cluster does not answer at {address}: {error}\n")
         sys.stderr.flush()

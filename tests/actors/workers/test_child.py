@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -240,3 +240,44 @@ def test_more_memory_than_the_address_space_is_a_memory_error_and_the_last_answe
     ended = conversation.next()
     assert isinstance(ended, Exit)
     assert ended.code == 0
+
+
+def test_a_report_that_is_made_while_the_result_is_encoded_does_not_change_it(conversation: Conversation) -> None:
+    conversation.send("faulty:arrays_around_a_report", arrays="ext")
+    assert conversation.next() == child.Progress(1, 1.0, 1.0, "")
+    said = conversation.next()
+    assert isinstance(said, child.Returned)
+    assert [type(value) for value in said.value] == [msgspec.msgpack.Ext, str, msgspec.msgpack.Ext]
+
+
+class Ending:
+    """A connection that finds the call over, as a thread may between any two steps of its report."""
+
+    def __init__(self) -> None:
+        self.reporter = child.Reporter(cast(child.Connection, self))
+        self.sent: list[bytes] = []
+
+    def is_owner(self) -> bool:
+        self.reporter.call_id = None
+        return True
+
+    def send(self, frame: bytes) -> None:
+        self.sent.append(frame)
+
+
+def test_a_report_that_the_end_of_its_call_overtakes_is_still_one_of_that_call() -> None:
+    ending = Ending()
+    ending.reporter.begin(7)
+    ending.reporter.progress(1, 2)
+    decoded = [msgspec.msgpack.decode(frame[child.HEADER_BYTES :], type=child.FromChild) for frame in ending.sent]
+    assert decoded == [child.Progress(7, 1.0, 2.0, "")]
+
+
+def test_a_process_whose_memory_ran_out_over_a_result_begins_no_other_call(conversation: Conversation) -> None:
+    conversation.send("faulty:huge")
+    conversation.send("faulty:add", 1, 1)
+    said = conversation.next()
+    assert isinstance(said, child.Raised)
+    assert said.error == "MemoryError"
+    conversation.process.close()
+    assert isinstance(conversation.next(), Exit)

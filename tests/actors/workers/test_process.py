@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import msgspec
@@ -235,6 +236,33 @@ def test_the_memory_of_a_process_and_of_what_it_started_is_seen_from_outside(con
 def test_the_memory_of_an_ended_process_is_unknown(conversation: Conversation) -> None:
     conversation.end()
     assert conversation.process.rss_bytes() is None
+
+
+def test_a_start_without_a_descriptor_left_fails_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    gevent.sleep(0.01)  # what earlier tests have closed
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "memfd_create", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        Conversation()
+    gevent.sleep(0.01)  # gevent closes descriptors in the next turn of its loop
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_process_without_a_page_works_as_well(monkeypatch: pytest.MonkeyPatch, converse: Any) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    conversation = converse()
+    assert isinstance(conversation.next(), child.Ready)
+    assert conversation.process.page is None
+    assert conversation.result("faulty:descriptors") == [0, 1, 2, 3]
+
+
+def test_a_fork_that_returns_from_the_function_adds_nothing_to_the_time_it_took(conversation: Conversation) -> None:
+    took_ns = conversation.result("faulty:fork_and_return_twice")
+    assert conversation.process.page is not None
+    assert took_ns <= conversation.process.page.busy_ns() < took_ns + 150_000_000
 
 
 def test_an_interpreter_that_is_not_there_fails_at_once_and_leaves_nothing_open(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 from gevent import subprocess
 
 from actors.integrations import python
+from actors.workers.ray_bridge import leave_unless_reachable
 from config.schema import PositiveDuration
 from regrow.protocol.errors import ActorDown, DeadlineExceeded, ExecutionError, InvalidArguments, NotFound, Unavailable
 from runtime.streams import iterate
@@ -102,6 +103,19 @@ def remote(pool: StartPool, cluster: str) -> RunningPool:
     return pool(
         backend="ray", ray_address=cluster, python=INTERPRETER, kill_grace=PositiveDuration("2s"), quarantine_deaths=100
     )
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")])
+def test_a_head_is_found_at_an_address_of_either_kind(
+    family: socket.AddressFamily, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"it left with {code}"))
+    try:
+        head = socket.create_server((address.strip("[]"), 0), family=family)
+    except OSError as error:
+        pytest.skip(f"this machine has no {address}: {error}")
+    with head:
+        leave_unless_reachable(f"{address}:{head.getsockname()[1]}")
 
 
 def test_a_pool_without_the_package_says_what_to_install() -> None:

@@ -413,6 +413,42 @@ def shout_and_spin() -> NoReturn:
         pass
 
 
+class Reporting(os.PathLike[str]):
+    """Reports while it is encoded, as a thread may."""
+
+    def __fspath__(self) -> str:
+        regrow_worker.progress(1, 1)
+        return "reported"
+
+
+def arrays_around_a_report() -> list[Any]:
+    import numpy as np
+
+    return [np.zeros(1), Reporting(), np.zeros(1)]
+
+
+class Huge(os.PathLike[str]):
+    """Needs more memory to be encoded than there is."""
+
+    def __fspath__(self) -> str:
+        raise MemoryError
+
+
+def huge() -> Huge:
+    return Huge()
+
+
+def fork_and_return_twice() -> int:
+    """Both processes return, the fork first; tells how long it took, in nanoseconds."""
+    began = time.perf_counter_ns()
+    fork = os.fork()
+    if fork:
+        os.waitpid(fork, 0)
+    else:
+        time.sleep(0.2)
+    return time.perf_counter_ns() - began
+
+
 def hog_and_wait(megabytes: int) -> int:
     hogged = b"h" * (megabytes << 20)
     time.sleep(60)
