@@ -16,7 +16,7 @@ from actors.workers.admission import settle
 from actors.workers.child import Declined, Items, Progress, Raised, Returned, Streaming
 from actors.workers.job import RAN, STATES, WAITED, WORKERS, Job, Settings, State
 from actors.workers.line import AHEAD_BYTES, AHEAD_CALLS, AHEAD_S, SHORT_S, ended_before
-from actors.workers.process import CHILD_PROGRAM, WorkerProcess
+from actors.workers.process import WorkerProcess
 from actors.workers.streaming import shown
 from config.secret import redact
 from regrow.protocol.errors import (
@@ -85,6 +85,7 @@ class Desk:
         self._outbox: list[bytearray] = []
         self._takes_ahead = False
         self._holds = False
+        self._is_closing = False
         self._ahead_s = 0.0
         self._ahead_bytes = 0
         self._max_calls = float("inf") if settings.max_calls is None else settings.max_calls
@@ -111,7 +112,7 @@ class Desk:
     def begin_with(self, process: WorkerProcess, setup: bytearray) -> None:
         """Serve with a fresh process, and send it its setup."""
         self.process = process
-        self._page = process.page if self.settings.command.program == CHILD_PROGRAM else None
+        self._page = process.page
         self._sent = self.calls = self._busy_ns = 0
         self._takes_ahead = False
         self.leaving = None
@@ -318,7 +319,7 @@ class Desk:
         return (self._busy_ns - before) / (process.unheard + 1) / 1e9
 
     def _after_answers(self, now: float) -> None:
-        if self.state != "busy":
+        if self.state != "busy" or self._is_closing:
             return
         if not self.jobs:
             if self.leaving is None and self.calls >= self._max_calls:
@@ -435,7 +436,7 @@ class Desk:
 
     def close(self) -> tuple[list[Job], list[Job]]:
         """Be done for good; return the calls that the process has begun, and those that it has not and never will."""
-        self._holds = True
+        self._is_closing = True
         back: list[Job] = []
         if self.process is not None and self.state == "busy" and self._page is not None:
             back = self._unbegun(self._page)
