@@ -62,6 +62,7 @@ class Probe(Actor):
 class Sink:
     """Takes the place of the socket: reads what it is given as a client would."""
 
+    name = "fuzz"
     max_in_flight = MAX_IN_FLIGHT
     max_message = MAX_MESSAGE
     max_outbox = 4 * MAX_MESSAGE
