@@ -46,7 +46,9 @@ class Promise:
     """The answer to come of one request: `value` or `error` once `done`; `deadline` on the scale of `clock.now()`.
 
     `started` is True from the moment the actor took the request out of its mailbox. `on_abandon` is called once, in the
-    hub, when the caller gave up (deadline, cancel) while the actor still works.
+    hub, when the caller gave up (deadline, cancel) while the actor still works. It may have a method `withdraw`, of an
+    actor that hands work on: it is called before the error is made, takes the work back if nobody has begun it, and
+    tells whether somebody has.
     """
 
     __slots__ = ("callback", "deadline", "done", "error", "on_abandon", "owner", "started", "timer", "value", "waiter")
@@ -94,10 +96,15 @@ class Promise:
                 _hub.handle_error(stop, *sys.exc_info())
         return True
 
+    def has_begun(self) -> bool:
+        """Tell whether the work has begun; to be asked by who gives up, for what has not never will. Never switches."""
+        withdraw = getattr(self.on_abandon, "withdraw", None)
+        return self.started if withdraw is None else bool(withdraw())
+
     def cancel(self) -> bool:
         """Give up waiting; an actor that has not begun never will. Never switches."""
         return self.abandon(
-            Cancelled("the request was cancelled by its caller", started="yes" if self.started else "no")
+            Cancelled("the request was cancelled by its caller", started="yes" if self.has_begun() else "no")
         )
 
     def expire_at_deadline(self) -> None:
@@ -108,7 +115,7 @@ class Promise:
     def _expire(self) -> None:
         self.timer = None
         if not self.done:
-            self.abandon(deadline_error(self.started))
+            self.abandon(deadline_error(self.has_begun()))
 
     def _settled(self) -> None:
         self.done = True

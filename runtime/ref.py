@@ -221,7 +221,7 @@ class Ref(pykka.ActorRef[Any]):
         except BaseException:
             reply.waiter = None
             if not reply.done:  # the caller itself was killed, or its gevent.Timeout fired
-                reply.abandon(Cancelled("the caller stopped waiting", started="yes" if reply.started else "no"))
+                reply.abandon(Cancelled("the caller stopped waiting", started="yes" if reply.has_begun() else "no"))
             raise
         if reply.error is not None:
             raise reply.error
@@ -590,7 +590,7 @@ class Ref(pykka.ActorRef[Any]):
             for promise in list(deferred):
                 promise.owner = None
                 # An actor that only queues or hands on work says itself when the work begins.
-                promise.reject(self._died(crash) if promise.started else self.unavailable())
+                promise.reject(self._died(crash) if promise.has_begun() else self.unavailable())
         box, self.mailbox = self.mailbox, None
         if box:
             self._answer_queued(box)

@@ -8,8 +8,8 @@ Call, in order, with Returned, Raised or Declined. Nothing is ever unpickled.
 
 The daemon may send a Call before the last one is answered. The process takes the next message when the answer to the
 last one is written, and not earlier; it says so on the page (BEGUN: the number of the message it has taken last), and
-then looks there up to which message the daemon has taken its Calls back (TAKEN_BACK): those it leaves alone, without an
-answer. It also tells there how long it has worked (BUSY_NS).
+then looks there up to which message the daemon has taken its Calls back (TAKEN_BACK): those it leaves alone, and tells
+of the last of them with LeftAlone. It also tells there how long it has worked (BUSY_NS).
 
 A Call that wants a stream and whose function gives a generator is answered with Streaming; then each Pull is answered
 with Items, and nothing is made that was not pulled. A Close, or the end of the generator, ends it. At any time during a
@@ -175,8 +175,14 @@ class Progress(msgspec.Struct, tag="progress", array_like=True):
     note: str
 
 
+class LeftAlone(msgspec.Struct, tag="left_alone", array_like=True):
+    """The message of this number and those before it have been taken; the last ones of them had been taken back."""
+
+    number: int
+
+
 ToChild = Setup | Call | Pull | Close
-FromChild = Ready | SetupFailed | Returned | Raised | Declined | Streaming | Items | Progress
+FromChild = Ready | SetupFailed | Returned | Raised | Declined | Streaming | Items | Progress | LeftAlone
 Answer = Returned | Raised | Declined
 
 
@@ -531,7 +537,7 @@ class Connection:
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._at = self._end = 0
-        self._taken = self._took_at = 0
+        self.taken = self._took_at = 0
         self._large_buffer = bytearray()
         self._page = _words(page_fd)
 
@@ -543,7 +549,7 @@ class Connection:
         begin = self._at + HEADER_BYTES
         size = int.from_bytes(self._buffer[self._at : begin], "big")
         # Before the rest is read: it may be this very message that the process does not survive.
-        self._taken = taken = self._taken + 1
+        self.taken = taken = self.taken + 1
         self._page[BEGUN] = taken
         self._took_at = time.perf_counter_ns()
         if begin + size <= self._end:
@@ -568,7 +574,11 @@ class Connection:
         with self._fence:
             pass
         with self._fence:
-            return self._page[TAKEN_BACK] >= self._taken
+            return self._page[TAKEN_BACK] >= self.taken
+
+    def is_last_taken_back(self) -> bool:
+        """Tell whether the message that came last is also the last that the daemon has taken back so far."""
+        return self._page[TAKEN_BACK] == self.taken
 
     def _fill(self) -> bool:
         rest = self._end - self._at
@@ -911,6 +921,8 @@ def serve(connection: Connection) -> None:
     functions = Functions(setup.functions)
     while (payload := connection.receive()) is not None:
         if connection.was_taken_back():
+            if connection.is_last_taken_back():
+                connection.send(codec.encode(LeftAlone(connection.taken)))
             continue
         try:
             request = codec.decode(payload)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.workers import child
 from actors.workers.admission import settle
-from actors.workers.child import Declined, Items, Progress, Raised, Returned, Streaming
+from actors.workers.child import Declined, Items, LeftAlone, Progress, Raised, Returned, Streaming
 from actors.workers.job import RAN, STATES, WAITED, WORKERS, Job, Settings, State
-from actors.workers.line import AHEAD_BYTES, AHEAD_CALLS, AHEAD_S, SHORT_S, ended_before
+from actors.workers.line import AHEAD_BYTES, AHEAD_CALLS, AHEAD_S, SHORT_S, ended_before, let_go
 from actors.workers.process import WorkerProcess
 from actors.workers.streaming import shown
 from config.secret import redact
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from actors.workers.page import Page
     from runtime.ref import Ref
 
+#: a process that has been given a call and does not take it within this time stands still, and is ended
+STILL_S = 5.0
 _EMPTY = bytearray()
+_ANSWERS = (Returned, Raised, Declined)
 _DECLINED: dict[str, type[RegrowError]] = {
     "not_found": NotFound,
     "forbidden": Forbidden,
@@ -58,6 +61,8 @@ class Owner(Protocol):
 
     def wake(self) -> None: ...
 
+    def stands_still(self) -> None: ...
+
     def failed(self, error: BaseException) -> None: ...
 
 
@@ -69,7 +74,6 @@ class Desk:
         self.is_extra = is_extra
         self.line: Line | None = None
         self.is_waiting = self.is_roomy = False  # the line's own notes
-        self.is_hearing = False
         self.state: State | None = None
         self.process: WorkerProcess | None = None
         self.jobs: deque[Job] = deque()  # given to the process and not answered, in order; the first is in hand
@@ -86,6 +90,9 @@ class Desk:
         self._takes_ahead = False
         self._holds = False
         self._is_closing = False
+        self._withdrawn: list[Job] = []  # taken back from the process, not yet returned to the line
+        self._awaited = 0  # the message that the process, which has no call now, must have taken before the next call
+        self._still: clock.Timer | None = None
         self._ahead_s = 0.0
         self._ahead_bytes = 0
         self._max_calls = float("inf") if settings.max_calls is None else settings.max_calls
@@ -114,6 +121,7 @@ class Desk:
         self.process = process
         self._page = process.page
         self._sent = self.calls = self._busy_ns = 0
+        self._await(0)
         self._takes_ahead = False
         self.leaving = None
         self.send(setup)
@@ -134,7 +142,6 @@ class Desk:
     def stop_taking(self, reason: str) -> None:
         """Have the process replaced once the call in hand is over; those behind it go back."""
         self.leaving = reason
-        self._takes_ahead = False
         self._return(self.take_back())
 
     # -- calls
@@ -209,7 +216,7 @@ class Desk:
             self.line.has_room(self)
 
     def in_hand(self) -> Job | None:
-        """Return the call that the process has begun, as far as it is known."""
+        """Return the call that the process was given first of those that it has not answered."""
         return self.jobs[0] if self.jobs and self.state == "busy" else None
 
     def at_work(self) -> Job | None:
@@ -221,10 +228,9 @@ class Desk:
 
     def hear(self, said: child.FromChild) -> None:
         """Take a message of the process; what goes wrong here ends the worker, as in any handler."""
-        self.is_hearing = True
         try:
             kind = said.__class__
-            if kind is Returned or kind is Raised or kind is Declined:
+            if kind in _ANSWERS:
                 self._answered(said)  # type: ignore[arg-type]
             elif isinstance(said, child.Ready | child.SetupFailed):
                 self._owner.process_said(said)
@@ -232,8 +238,6 @@ class Desk:
                 self._hear_on(said)
         except BaseException as error:  # noqa: BLE001 - this runs in the hub for its worker, which it must end
             self._owner.failed(error)
-        finally:
-            self.is_hearing = False
         # What is given next goes out together, when all that came together has been heard.
         if self._ran_s is not None and self.process is not None and not self.process.unheard:
             self._ran_s = None
@@ -245,6 +249,10 @@ class Desk:
             # Any thread of the process may report, so a report may come late.
             if job is not None and said.id == job.id:
                 self._note_progress(job, said)
+        elif isinstance(said, LeftAlone):
+            if said.number >= self._awaited > 0:
+                self._await(0)
+                self._after_answers(clock.now())
         elif job is None or said.id != job.id:
             self._disown()
         elif job.stream is None:
@@ -313,25 +321,29 @@ class Desk:
 
         By the process, which counts, or where it does not, by our clock.
         """
+        together = process.together
+        answers = 1 if len(together) < 2 else max(1, sum(said.__class__ in _ANSWERS for said in together))
         if self._page is None:
-            return (now - self.began_at) / (process.unheard + 1)
+            return (now - self.began_at) / answers
         before, self._busy_ns = self._busy_ns, self._page.busy_ns()
-        return (self._busy_ns - before) / (process.unheard + 1) / 1e9
+        return (self._busy_ns - before) / answers / 1e9
 
     def _after_answers(self, now: float) -> None:
         if self.state != "busy" or self._is_closing:
             return
-        if not self.jobs:
-            if self.leaving is None and self.calls >= self._max_calls:
-                self.leaving = "max_calls"
-            if self.leaving is None:
-                self.be_idle(now)
-            else:
-                self.become("idle")
-                self._owner.replace(self.leaving)
-        elif self._takes_ahead and self.line is not None:
-            self.line.has_room(self)
-            self.line.hand_out()
+        if self.jobs:
+            if self._takes_ahead and self.line is not None:
+                self.line.has_room(self)
+                self.line.hand_out()
+            return
+        if self.leaving is None and self.calls >= self._max_calls:
+            self.leaving = "max_calls"
+        if self.leaving is not None:
+            self._await(0)
+            self.become("idle")
+            self._owner.replace(self.leaving)
+        elif not self._awaited:
+            self.be_idle(now)
 
     def _reject(self, job: Job, said: Any) -> None:
         if isinstance(said, Raised):
@@ -340,8 +352,7 @@ class Desk:
                 # What filled its address space may stay for ever; each later call would fail for a fault of this one,
                 # so the process takes none.
                 self.leaving = "memory"
-                self._takes_ahead = False
-                self._return([] if self._page is None else self._unbegun(self._page))
+                self._return(self.take_back())
         else:
             job.promise.reject(
                 _DECLINED[said.code](
@@ -358,53 +369,68 @@ class Desk:
     # -- calls that come back
 
     def take_back(self) -> list[Job]:
-        """Take back what stands behind the call in hand and has certainly not begun, and return it in order.
+        """Take back what the process has certainly not begun, and return it.
 
-        When the process has not even begun the call in hand, that one alone is sent again, and nothing behind it: so
-        however often this is done to a process that stands still, what waits in its socket stays little.
+        One that has begun nothing gets its next call when it has left alone what it was sent: so however often this is
+        done to a process that stands still, what waits in its socket stays little.
         """
-        if len(self.jobs) < 2 or self._page is None:
-            return []
-        back = self._unbegun(self._page)
+        self._withdraw()
         self._takes_ahead = False
-        if not self.jobs and back:
-            first = back.pop(0)
-            held, self._holds = self._holds, True
-            self.give(first, clock.now())
-            self.flush()
-            self._holds = held
+        back, self._withdrawn = self._withdrawn, []
         return back
 
-    def _unbegun(self, page: Page) -> list[Job]:
-        begun, jobs = page.take_back(self._sent), self.jobs
-        back: list[Job] = []
+    def withdraw(self, job: Job) -> bool:
+        """Take back all that has not begun, for one whose caller gives up; tell whether that one had begun.
+
+        Whatever is going on: what is taken back goes to the line later, when the call leaves.
+        """
+        self._withdraw()
+        return job not in self._withdrawn
+
+    def _withdraw(self) -> None:
+        page, jobs = self._page, self.jobs
+        if page is None or not jobs or self.state != "busy":
+            return
+        first = jobs[0]
+        if not first.frame and not first.is_unwanted and not self._is_closing:
+            return  # it is alone, and too large to be kept: it cannot go to another process
+        begun = page.take_back(self._sent)
         while jobs and jobs[-1].number > begun:
             job = jobs.pop()
             self._ahead_s -= job.expected_s
             self._ahead_bytes -= job.size
-            back.append(job)
-        back.reverse()
-        return back
+            self._withdrawn.append(job)
+        if not jobs:
+            self._await(self._sent)
+
+    def _await(self, number: int) -> None:
+        """Wait until the process has taken this message, or, with 0, for nothing."""
+        self._awaited = number
+        if self._still is not None:
+            self._still.cancel()
+            self._still = None
+        if number:
+            self._still = clock.after(max(0.0, self.began_at + STILL_S - clock.now()), self._owner.stands_still)
 
     def _return(self, jobs: list[Job]) -> None:
         if self.line is not None:
             self.line.put_back(jobs)
             return
         for job in jobs:
-            settle(self.settings.breaker, job, "unknown")
-            job.promise.reject(ended_before(self.settings.pool))
+            job.is_back()
+        for job in jobs:
+            let_go(self.settings, job, ended_before(self.settings.pool))
 
     def settle_down(self) -> Job | None:
         """Keep only the call that the process is at work on now, and return it; what stood behind it goes back."""
-        held, self._holds = self._holds, True
+        self._holds = True
         try:
             self._return(self.take_back())
-            self._takes_ahead = False
             # All that it has answered before it took its last message is in the socket by now.
             if self.process is not None:
                 self.process.read_now()
         finally:
-            self._holds = held
+            self._holds = False
         return self.in_hand()
 
     def leave(self, job: Job) -> None:
@@ -412,9 +438,10 @@ class Desk:
         if job.desk is self and self.state == "busy" and job in self.jobs:
             if self.settle_down() is job:
                 self._owner.call_given_up(job)
-            self.hand_on()
-        elif job.desk is None and job.line is not None:
-            job.line.leave(job)
+        else:
+            back, self._withdrawn = self._withdrawn, []
+            self._return(back)
+        self.hand_on()
 
     def hand_on(self) -> None:
         """Have others take what this desk has returned."""
@@ -433,15 +460,16 @@ class Desk:
         self._ahead_s, self._ahead_bytes = 0.0, 0
         self._takes_ahead = False
         self.progress = None
+        self._await(0)
 
     def close(self) -> tuple[list[Job], list[Job]]:
         """Be done for good; return the calls that the process has begun, and those that it has not and never will."""
         self._is_closing = True
-        back: list[Job] = []
         if self.process is not None and self.state == "busy" and self._page is not None:
-            back = self._unbegun(self._page)
+            self._withdraw()
             self.process.read_now()
         begun = list(self.jobs) if self.state == "busy" else []
+        back, self._withdrawn = self._withdrawn, []
         self._forget_calls()
         self.become(None)
         return begun, back

@@ -24,7 +24,7 @@ _run_callback = get_hub().loop.run_callback
 State = Literal["off", "starting", "idle", "busy", "ending"]
 #: off: not needed now, there is no process
 STATES: tuple[State, ...] = ("off", "starting", "idle", "busy", "ending")
-KILL_REASONS = ("deadline", "cancelled", "memory", "start_timeout")
+KILL_REASONS = ("deadline", "cancelled", "memory", "start_timeout", "stands_still")
 RECYCLE_REASONS = ("max_calls", "max_age", "memory", "not_needed")
 
 WORKERS = Gauge("pool_workers", "child processes by state", ("actor", "state"))
@@ -82,6 +82,7 @@ class Job:
     """One call: its frame, ready to be sent, and the promise of whoever asked for it.
 
     It waits in a `line`, which counts it, or has been sent to the process of a `desk`, as its message of this `number`.
+    Called, as what its promise does when the caller gives up, it leaves wherever it is.
     """
 
     __slots__ = (
@@ -128,14 +129,22 @@ class Job:
         """Whether nobody waits for it any more. Never switches."""
         return self.promise.done or (self.stream is not None and self.stream.is_unwanted)
 
-    def give_up(self) -> None:
-        """Hear that the caller gave up, wherever the call is now. Never switches."""
-        # At once where possible: in a moment it may have begun. But a part is asked in its turn, and a desk that has
-        # just answered somebody who gave up something else is not done yet.
-        if self.asked is not None or (self.desk is not None and self.desk.is_hearing):
-            _run_callback(self._leave)
-        else:
-            self._leave()
+    def is_back(self) -> None:
+        """Hear that no process has it any more, and none has begun it. Never switches."""
+        self.desk = None
+        self.promise.started = False
+        if self.stream is not None:
+            self.stream.opened.started = False
+
+    def withdraw(self) -> bool:
+        """Take the call back from a process that has not begun it; True when one has. Never switches."""
+        return self.promise.started if self.desk is None else self.desk.withdraw(self)
+
+    def __call__(self) -> None:
+        # At once, for in a moment it may have begun. The rest waits for its turn: the caller may have given up because
+        # of another answer, and who gave that, or answers many, is not done yet.
+        self.withdraw()
+        _run_callback(self._leave)
 
     def _leave(self) -> None:
         if self.asked is not None:

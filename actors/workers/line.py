@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from actors.workers.admission import settle
 from actors.workers.job import QUEUED, Job, Settings
 from regrow.protocol.errors import Refused, Unavailable
-from runtime import clock, events
+from runtime import clock, events, telemetry
 from runtime.measure import NumberCell
 
 if TYPE_CHECKING:
@@ -48,6 +48,22 @@ def ended_before(pool: str) -> Unavailable:
         actor=pool,
         retry_after_s=RETRY_AFTER_S,
     )
+
+
+def let_go(settings: Settings, job: Job, error: Unavailable | Refused | None = None) -> None:
+    """End a call that no process has begun or will begin; `error` is for a caller who still waits. Never switches.
+
+    Callers are free to give up other calls when they hear of it: whoever lets go of many has them out of his books.
+    """
+    if job.line is not None:
+        job.line.begun(job)
+        job.line = None
+    settle(settings.breaker, job, "unknown")
+    if error is not None:
+        job.promise.reject(error)
+    if job.is_told:  # it was given to a process that never came to it
+        job.is_told = False
+        telemetry.ended(settings.pool, job.function, 0.0, job.promise.error)
 
 
 class Line:
@@ -82,7 +98,7 @@ class Line:
         if self._idle and not self._jobs:
             desk = self._next_idle()
             if desk is not None:
-                job.expected_s = self._paces.get(job.function, UNKNOWN_S)
+                job.expected_s = self.expected_s(job.function)
                 desk.give(job, now)
                 desk.flush()
                 return
@@ -108,34 +124,26 @@ class Line:
     def leave(self, job: Job) -> None:
         """Let a call go whose caller gave up."""
         if self._jobs.pop(job.id, None) is not None:
-            self._drop(job)
-
-    def _drop(self, job: Job) -> None:
-        if job.line is not None:
-            job.line.begun(job)
-            job.line = None
-        settle(self.settings.breaker, job, "unknown")
+            let_go(self.settings, job)
 
     def put_back(self, jobs: list[Job]) -> None:
         """Take calls that came back from a process to where they stood, before all that came later."""
-        returned = []
+        returned, over = [], []
         for job in jobs:
-            job.desk = None
-            job.promise.started = False
-            if job.stream is not None:
-                job.stream.opened.started = False
-            if job.promise.done:
-                self._drop(job)
-            elif job.line is not self or not job.frame:
-                # It stood in the line of a front that is no more, or is too large to be kept when it has been sent.
-                self._drop(job)
-                job.promise.reject(ended_before(self.settings.pool))
+            job.is_back()
+            # It may have stood in the line of a front that is no more, or be too large to be kept once it is sent.
+            if job.promise.done or job.line is not self or not job.frame:
+                over.append(job)
             else:
                 returned.append(job)
                 if not job.is_counted:
                     self._count(job)
-        if not returned:
-            return
+        if returned:
+            self._insert(returned)
+        for job in over:
+            let_go(self.settings, job, ended_before(self.settings.pool))
+
+    def _insert(self, returned: list[Job]) -> None:
         last = max(job.turn for job in returned)
         while self._jobs:
             first = next(iter(self._jobs.values()))
@@ -150,10 +158,11 @@ class Line:
         """Refuse all calls that wait, or those of one function, the ones sent ahead included."""
         for desk in self.desks.values():
             self.put_back(desk.take_back())
-        for job in [job for job in self._jobs.values() if function is None or job.function == function]:
+        refused = [job for job in self._jobs.values() if function is None or job.function == function]
+        for job in refused:
             del self._jobs[job.id]
-            self._drop(job)
-            job.promise.reject(refusal)
+        for job in refused:
+            let_go(self.settings, job, refusal)
 
     def expected_s(self, function: str) -> float:
         """Return how long a call of this function is expected to take; a long time when nobody knows."""
@@ -179,17 +188,17 @@ class Line:
             return
         self._is_handing_out = True
         given: list[Desk] = []
-        paces, now = self._paces, clock.now()
+        now = clock.now()
         try:
             while jobs:
                 job = next(iter(jobs.values()))
-                job.expected_s = paces.get(job.function, UNKNOWN_S)
+                job.expected_s = self.expected_s(job.function)
                 desk = self._desk_for(job)
                 if desk is None:
                     break
                 del jobs[job.id]
                 if job.promise.done:
-                    self._drop(job)
+                    let_go(self.settings, job)
                     continue
                 desk.give(job, now)
                 if desk not in given:
@@ -317,15 +326,18 @@ class Line:
         self._growth = self._look = None
         self._queued.value = 0
         self._queued = NumberCell()  # the series belongs to the next line, whatever still leaves this one
+        over = list(self._jobs.values())
         for desk in self.desks.values():
             self._unlist(desk)
-            for job in desk.take_back():
-                self._drop(job)
             desk.line = None
+            over += desk.take_back()
         self.desks.clear()
         self._idle.clear()
         self._roomy.clear()
         self._jobs.clear()
+        for job in over:
+            job.is_back()
+            let_go(self.settings, job, ended_before(self.settings.pool))
 
     def __repr__(self) -> str:
         return f"<Line of {self.settings.pool}, {self.waiting} calls of {self.bytes} bytes, {len(self.desks)} desks>"

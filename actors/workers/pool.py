@@ -139,7 +139,7 @@ class PythonPool(Actor):
             job.promise = Promise(deadline=promise.deadline)
             job.stream = CallStream(promise, with_progress=progress)
             job.stream.of(job)
-        job.promise.on_abandon = job.give_up
+        job.promise.on_abandon = job
         if self._has_parts:
             self._admission.begin(job)
         else:

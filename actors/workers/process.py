@@ -130,8 +130,8 @@ class WorkerProcess:
 
     `on_message` gets each message, `on_exit` the end, after the last message. `on_line` gets ("stdout" | "stderr",
     line) of what the child prints, bounded as `output.Lines` says. A program that says other things
-    than a worker brings the `decoder` of its messages. While `on_message` runs, `unheard` is how many messages of the
-    same read are still to come.
+    than a worker brings the `decoder` of its messages. While `on_message` runs, `together` are all messages of the same
+    read, and `unheard` is how many of them are still to come.
     """
 
     def __init__(
@@ -158,6 +158,7 @@ class WorkerProcess:
         self._large: bytearray | None = None
         self._large_got = 0
         self.unheard = 0
+        self.together: list[Any] = []
         self.started_at = clock.now()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):  # a megabyte then travels in one or two turns of the hub instead of six
@@ -342,9 +343,11 @@ class WorkerProcess:
 
     def _pass_on(self, messages: list[Any]) -> None:
         self.unheard = len(messages)
+        self.together = messages
         for message in messages:
             self.unheard -= 1
             self._on_message(message)
+        self.together = []
 
     def _break_protocol(self, error: Exception) -> None:
         self._readable.stop()

@@ -71,7 +71,7 @@ class CallStream:
         """Become the stream of this job, which is over when its promise is settled. Never switches."""
         self._job = job
         job.promise.callback = self._over
-        self.opened.on_abandon = lambda: job.promise.abandon(self.opened.error or _unread())
+        self.opened.on_abandon = _GivingUp(self.opened, job)
 
     def begun(self, worker: Ref) -> None:
         """Hear that a process has been sent the call. Never switches."""
@@ -179,6 +179,23 @@ class CallStream:
 
     def __repr__(self) -> str:
         return f"<CallStream of {self._job!r}, {'over' if self._is_over else 'open'}>"
+
+
+class _GivingUp:
+    """What happens when whoever asked for a stream gives up before it has anything to say."""
+
+    __slots__ = ("_job", "_opened")
+
+    def __init__(self, opened: Promise, job: Job) -> None:
+        self._opened = opened
+        self._job = job
+
+    def withdraw(self) -> bool:
+        """Take the call back from a process that has not begun it; True when one has. Never switches."""
+        return self._job.withdraw()
+
+    def __call__(self) -> None:
+        self._job.promise.abandon(self._opened.error or _unread())
 
 
 def _unread() -> Cancelled:

@@ -36,7 +36,7 @@ from actors.workers.job import (
     Wanted,
     WorkerState,
 )
-from actors.workers.line import SHORT_S, ended_before
+from actors.workers.line import SHORT_S, ended_before, let_go
 from actors.workers.process import Exit, WorkerProcess, encode
 from config.secret import redact
 from regrow.protocol.errors import ActorDown, Cancelled
@@ -196,6 +196,11 @@ class Worker(Actor):
         """Replace the process, which has nothing to do. Never switches."""
         self._recycle(reason)
 
+    def stands_still(self) -> None:
+        """End the process, which has been sent something and does not take it. Never switches."""
+        if self._state == "busy":
+            self._kill_call("stands_still")
+
     def wake(self) -> None:
         """Start a process where there is none. Never switches."""
         self.ref.post(Wake())
@@ -328,18 +333,21 @@ class Worker(Actor):
 
     def _end_for_memory(self, limit: int) -> None:
         desk = self._desk
-        if self._state == "busy" and desk.leaving is None and desk.jobs[0].expected_s <= SHORT_S:
+        job = desk.in_hand()
+        if job is None or (desk.leaving is None and job.expected_s <= SHORT_S):
             # Many calls have come and gone since it was measured last: most likely it is none of those at work now.
             self._leave("memory")
+            if self._state == "busy":
+                self._set_timer("check", SHORT_CHECK_S, Check())
+            return
+        desk.leaving = "memory"  # with the answer that may be there already it is replaced, and not given another call
+        if desk.settle_down() is job:
+            message = f"the process used {self._rss} bytes, the limit is {limit} bytes"
+            job.promise.reject(desk.execution_error(job, "MemoryError", message, ""))
+            self._kill_call("memory")
+        else:
+            desk.hand_on()
             self._set_timer("check", SHORT_CHECK_S, Check())
-        elif self._state == "busy":
-            job = desk.settle_down()
-            if job is not None:
-                message = f"the process used {self._rss} bytes, the limit is {limit} bytes"
-                job.promise.reject(desk.execution_error(job, "MemoryError", message, ""))
-                self._kill_call("memory")
-        elif self._state == "idle":
-            self._recycle("memory")
 
     def _measure(self, rss: int) -> None:
         RESIDENT.add(rss - self._rss, self.settings.pool)
@@ -431,15 +439,17 @@ class Worker(Actor):
         for job in begun:
             settle(self.settings.breaker, job, outcome)
             job.line = None
-            if not job.promise.done:
-                job.promise.reject(self._actor_down(job, down))
+        if line is not None:
+            line.put_back(back)
+        for job in begun:
+            job.promise.reject(self._actor_down(job, down))
+            if job.is_told:
                 self._tell_end(job, ran_s)
         if line is None:
             for job in back:
-                settle(self.settings.breaker, job, "unknown")
-                job.promise.reject(ended_before(self.settings.pool))
+                job.is_back()
+                let_go(self.settings, job, ended_before(self.settings.pool))
             return
-        line.put_back(back)
         if begun and isinstance(down.reason, Crashed) and isinstance(down.reason.exception, WorkerDied):
             line.blame(begun[0].function)
         line.hand_out()

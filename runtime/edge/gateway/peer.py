@@ -58,6 +58,11 @@ class Ask:
         work = self.promise or (self.remembered.promise if self.remembered is not None else None)
         return work is not None and work.started
 
+    def has_begun(self) -> bool:
+        """Tell the same, to who gives up the work: what has not begun never will. Never switches."""
+        work = self.promise or (self.remembered.promise if self.remembered is not None else None)
+        return work is not None and work.has_begun()
+
     def stop(self, error: RegrowError) -> None:
         """End it early with this error; with an idem key the work itself goes on. Never switches."""
         if self.promise is None or not self.promise.abandon(error):

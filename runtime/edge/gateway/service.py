@@ -458,8 +458,10 @@ class Service:
 
     def cancel(self, ask: Ask) -> None:
         """End an ask in its client's name; work that others wait for as well goes on. Never switches."""
-        error = Cancelled("the request was cancelled by its caller", started="yes" if ask.started else "no")
         remembered = ask.remembered
+        is_alone = remembered is None or len(remembered.waiting) == 1
+        begun = ask.has_begun() if is_alone else ask.started
+        error = Cancelled("the request was cancelled by its caller", started="yes" if begun else "no")
         if remembered is not None and remembered.promise is not None and len(remembered.waiting) == 1:
             remembered.promise.abandon(error)
         else:

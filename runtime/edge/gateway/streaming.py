@@ -77,6 +77,10 @@ class StreamAsk(Ask):
     def started(self) -> bool:
         return self._source is not None or super().started
 
+    def has_begun(self) -> bool:
+        """Tell the same, to who gives up the work: what has not begun never will. Never switches."""
+        return self._source is not None or super().has_begun()
+
     def settled(self, promise: Promise) -> None:
         """Take the stream itself, or what one pull gave. Never switches."""
         value = promise.value

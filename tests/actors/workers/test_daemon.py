@@ -83,7 +83,7 @@ def test_sigkill_of_the_daemon_leaves_no_worker_behind(running: Daemon, client: 
     _, asking = busy_worker(running, client)
     client.ask("ml", "call", function="statistics:mean", args=[[1, 2, 3]])  # the other one has started as well
     workers = running.children()
-    assert [worker.num_fds() for worker in workers] == [4, 4], "nothing of the daemon's is open in a worker"
+    assert [worker.num_fds() for worker in workers] == [5, 5], "nothing of the daemon's is open in a worker"
     running.kill()
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     assert isinstance(asking.get(timeout=PATIENCE_S), regrow.RegrowError)

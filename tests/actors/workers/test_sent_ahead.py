@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 import psutil
 import pytest
+from gevent.monkey import get_original
 
-from actors.workers import line
+from actors.workers import desk, line
 from actors.workers.job import KILLS, QUEUED
 from config.schema import PositiveDuration, Size
-from regrow.protocol.errors import ActorDown, Cancelled, DeadlineExceeded, ExecutionError, Overloaded, RegrowError
-from runtime import clock, sys
+from regrow.protocol.errors import (
+    ActorDown,
+    Cancelled,
+    DeadlineExceeded,
+    ExecutionError,
+    Overloaded,
+    RegrowError,
+    Unavailable,
+)
+from runtime import clock, sys, telemetry
+from runtime.messages import Call
 from runtime.names import whereis
 from runtime.promise import Promise
 from tests.actors.workers.conftest import PATIENCE_S, EventLog, RunningPool
@@ -212,8 +222,9 @@ def test_who_gives_up_behind_another_never_runs_and_costs_no_process(tried: Call
     behind = [pool.mark(number) for number in range(5)]
     handled(pool.running)
     behind[2].cancel()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Cancelled) as caught:
         behind[2].wait(PATIENCE_S)
+    assert caught.value.started == "no"
     pool.gate.touch()
     assert first.wait(PATIENCE_S) is True
     assert [behind[number].wait(PATIENCE_S) for number in (0, 1, 3, 4)] == [0, 1, 3, 4]
@@ -228,8 +239,9 @@ def test_a_call_that_expires_behind_another_never_runs(tried: Callable[..., Trie
     first = pool.wait()
     begun(pool.running)
     late = pool.mark(1, timeout=0.1)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as caught:
         late.wait(PATIENCE_S)
+    assert caught.value.started == "no"
     pool.gate.touch()
     assert first.wait(PATIENCE_S) is True
     assert pool.mark(2).wait(PATIENCE_S) == 2
@@ -263,9 +275,13 @@ def test_the_end_of_the_front_ends_those_behind_as_well(tried: Callable[..., Tri
     handled(pool.running)
     begun(pool.running)
     pool.running.front.kill()
-    for promise in promises:
-        with pytest.raises(ActorDown):
+    with pytest.raises(ActorDown) as caught:
+        promises[0].wait(PATIENCE_S)
+    assert caught.value.started == "yes"
+    for promise in promises[1:]:
+        with pytest.raises(Unavailable) as refused:
             promise.wait(PATIENCE_S)
+        assert refused.value.started == "no"
     happened.wait("child.started", actor="ml", count=2)
     assert pool.mark(9).wait(PATIENCE_S) == 9
     assert pool.marks() == [9]
@@ -315,6 +331,170 @@ def test_what_stands_behind_a_call_that_ran_out_of_memory_runs_in_the_next_proce
     assert pid not in after
 
 
+# -- the process has not begun it, though it was given it --------------------------------------------------------------
+
+
+@pytest.fixture
+def standing_still(tried: Callable[..., Tried]) -> Iterator[Tried]:
+    """A pool whose one process takes nothing that it is sent, until it is resumed."""
+    pool = tried()
+    process = pool.running.process()
+    process.suspend()
+    yield pool
+    if process.is_running():
+        process.resume()
+
+
+def test_who_gives_up_before_the_process_has_begun_is_told_so_and_costs_no_process(standing_still: Tried) -> None:
+    pool = standing_still
+    process, killed = pool.running.process(), KILLS.value("ml", "cancelled")
+    given_up = [pool.mark(1)]
+    handled(pool.running)
+    assert pool.jobs() == 1
+    for number in range(2, 30):
+        given_up[-1].cancel()
+        given_up.append(pool.mark(number))
+        handled(pool.running)
+    given_up[-1].cancel()
+    for promise in given_up:
+        with pytest.raises(Cancelled) as caught:
+            promise.wait(PATIENCE_S)
+        assert caught.value.started == "no"
+    process.resume()
+    assert pool.mark(100).wait(PATIENCE_S) == 100
+    assert pool.marks() == [100]
+    assert pool.running.process() == process
+    assert KILLS.value("ml", "cancelled") == killed
+
+
+def test_the_first_of_several_that_is_given_up_unbegun_is_not_sent_again(standing_still: Tried) -> None:
+    pool = standing_still
+    promises = [pool.mark(number) for number in range(4)]
+    handled(pool.running)
+    promises[0].cancel()
+    process = pool.running.process()
+    process.resume()
+    assert [promise.wait(PATIENCE_S) for promise in promises[1:]] == [1, 2, 3]
+    assert pool.marks() == [1, 2, 3]
+    assert pool.running.process() == process
+
+
+def test_who_gives_up_a_stream_before_the_process_has_begun_it_is_told_so(standing_still: Tried) -> None:
+    pool = standing_still
+    promise = Promise(deadline=clock.now() + PATIENCE_S)
+    pool.running.front.request(Call("stream", pool.running.body("faulty:report", str(pool.gate))), promise)
+    handled(pool.running)
+    assert pool.jobs() == 1
+    promise.cancel()
+    with pytest.raises(Cancelled) as caught:
+        promise.wait(PATIENCE_S)
+    assert caught.value.started == "no"
+    pool.running.process().resume()
+    assert pool.mark(1).wait(PATIENCE_S) == 1
+
+
+def test_a_process_that_takes_nothing_for_long_is_ended(
+    standing_still: Tried, happened: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "STILL_S", 0.05)
+    pool = standing_still
+    late = pool.mark(1, timeout=0.1)
+    with pytest.raises(DeadlineExceeded) as caught:
+        late.wait(PATIENCE_S)
+    assert caught.value.started == "no"
+    happened.wait("worker.killed", reason="stands_still")
+    assert pool.mark(2).wait(PATIENCE_S) == 2
+    assert pool.marks() == [2]
+
+
+@pytest.mark.parametrize("how", ["cancel", "worker", "front"])
+def test_whoever_listens_to_calls_hears_the_end_of_each_that_it_heard_begin(
+    standing_still: Tried, happened: EventLog, how: str
+) -> None:
+    pool = standing_still
+    heard: list[str] = []
+    telemetry.attach("test", lambda event: heard.append(event.kind))
+    try:
+        given = pool.mark(1)
+        handled(pool.running)
+        assert heard == ["start"]
+        if how == "cancel":
+            given.cancel()
+            gevent.sleep(0)
+        elif how == "front":
+            pool.running.front.kill()
+            happened.wait("child.started", actor="ml")
+        else:
+            pool.running.worker().kill()
+            given.cancel()
+            happened.wait("worker.started")
+    finally:
+        telemetry.detach("test")
+    assert given.done
+    assert heard == ["start", "exception"]
+
+
+# -- what is done in the moment of an answer --------------------------------------------------------------------------
+
+
+def first_failure_cancels(promises: list[Promise], other: Promise) -> None:
+    promises[0].callback = lambda _: other.cancel()
+
+
+def test_a_caller_may_give_up_another_call_the_moment_it_hears_that_the_front_stops(
+    tried: Callable[..., Tried], happened: EventLog
+) -> None:
+    pool = tried()
+    long = pool.running.request("faulty:shout_and_wait_for_file", str(pool.gate))
+    waiting = [pool.running.request("faulty:echo", number) for number in range(4)]
+    handled(pool.running)
+    first_failure_cancels(waiting, waiting[2])
+    pool.running.front.stop()
+    for promise, error in zip(waiting, [Unavailable, Unavailable, Cancelled, Unavailable], strict=True):
+        with pytest.raises(error) as caught:
+            promise.wait(PATIENCE_S)
+        assert caught.value.started == "no"
+    with pytest.raises(ActorDown):
+        long.wait(PATIENCE_S)
+    assert not happened.of("actor.crashed")
+
+
+@pytest.mark.usefixtures("nobody_looks")
+def test_a_caller_may_give_up_another_call_the_moment_it_hears_of_a_quarantine(tried: Callable[..., Tried]) -> None:
+    pool = tried(quarantine_deaths=1)
+    in_hand, *behind = [pool.wait() for _ in range(4)]
+    short = pool.mark(1)
+    handled(pool.running)
+    begun(pool.running)
+    first_failure_cancels(behind, behind[1])
+    pool.running.process().kill()
+    with pytest.raises(ActorDown):
+        in_hand.wait(PATIENCE_S)
+    for promise, error in zip(behind, ["quarantined", "cancelled", "quarantined"], strict=True):
+        with pytest.raises(RegrowError, match=error) as caught:
+            promise.wait(PATIENCE_S)
+        assert caught.value.started == "no"
+    assert short.wait(PATIENCE_S) == 1
+
+
+def test_nobody_pays_for_the_memory_of_a_call_that_has_ended(
+    tried: Callable[..., Tried], happened: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.workers.worker.CHECK_S", 3600.0)
+    pool = tried(max_memory=Size("100MiB"), limit_address_space=False)
+    fat, innocent = pool.running.request("faulty:leak", 150), pool.mark(1)
+    handled(pool.running)
+    worker = pool.running.worker().actor
+    # The answer is there, and the hub, which is busy elsewhere, has not read it.
+    assert get_original("select", "select")([worker._desk.process._fd], [], [], PATIENCE_S)[0]
+    worker._check()
+    assert fat.wait(PATIENCE_S) == 1
+    assert innocent.wait(PATIENCE_S) == 1
+    assert pool.marks() == [1]
+    happened.wait("worker.recycled", reason="memory")
+    assert not happened.of("worker.killed")
+
+
 def keep_asking(running: RunningPool, function: str, *args: Any, until: str, happened: EventLog, **fields: Any) -> None:
     """Have four callers ask without a pause until this has happened; each call must succeed."""
     over = gevent.event.Event()
@@ -352,6 +532,11 @@ def test_a_process_that_is_never_idle_is_replaced_at_its_age_all_the_same(
 
 def kill_at_random(chance: random.Random, over: gevent.event.Event) -> None:
     while not over.wait(chance.uniform(0.0, 0.3)):
+        if chance.random() < 0.1:
+            front = whereis("ml")
+            if front is not None:
+                front.kill()
+            continue
         worker = whereis(f"ml/worker-{chance.choice((1, 2))}")
         if worker is None:
             continue
@@ -364,6 +549,8 @@ def kill_at_random(chance: random.Random, over: gevent.event.Event) -> None:
 
 def ask_at_random(pool: Tried, chance: random.Random, number: int) -> list[Promise]:
     """Make one call, of which the caller may give up soon; return what it was answered, each time."""
+    while whereis("ml") is None:  # it was killed, and is being started again
+        gevent.sleep(0.005)
     timeout = chance.choice((0.02, 0.05, PATIENCE_S, PATIENCE_S, PATIENCE_S, PATIENCE_S))
     pause_s = 0.05 if chance.random() < 0.01 else 0.0  # more of them, and the function would not count as short
     promise = pool.mark(number, pause_s, timeout=timeout)
@@ -416,10 +603,10 @@ def walk(pool: Tried, calls: int, seed: int) -> None:
 def test_whatever_gives_up_at_random_each_call_is_answered_once_and_runs_at_most_once(
     tried: Callable[..., Tried], seed: int
 ) -> None:
-    walk(tried(workers=2, quarantine_deaths=1000), 1200, seed)
+    walk(tried(workers=2, quarantine_deaths=1000, max_calls=50), 1200, seed)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_thirty_thousand_calls_are_answered_once_and_run_at_most_once(tried: Callable[..., Tried]) -> None:
-    walk(tried(workers=2, quarantine_deaths=1000), 30_000, 4)
+    walk(tried(workers=2, quarantine_deaths=1000, max_calls=50), 30_000, 4)
