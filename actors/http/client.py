@@ -74,15 +74,17 @@ class Response:
 class _Wire(local):
     """What happened on the socket in the exchange of the running greenlet."""
 
+    host = ""
     sent = False
     answered = False
     outside_only = False
 
     @property
     def started(self) -> Started:
-        if not self.sent:
-            return "no"
-        return "yes" if self.answered else "unknown"
+        # An answer that redirected us is one too, wherever the next request has got to.
+        if self.answered:
+            return "yes"
+        return "unknown" if self.sent else "no"
 
 
 _wire = _Wire()
@@ -248,7 +250,7 @@ class HttpClient:
         `sign` makes what goes out of each request that goes to the first one's host.
         """
         _wire.sent = _wire.answered = _wire.outside_only = False
-        host = host_and_port(request.url) or "?"
+        _wire.host = host_and_port(request.url) or "?"
         timer = gevent.Timeout(max(limit_s, 0.0))
         try:
             timer.start()
@@ -260,9 +262,14 @@ class HttpClient:
         except gevent.Timeout as fired:
             if fired is not timer:
                 raise
-            raise _too_slow(doing, host, limit_s) from None
+            raise _too_slow(doing, _wire.host, limit_s) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, http.client.HTTPException) as error:
-            raise normalise(error, doing, started=_wire.started, where=host, limit_s=self.connect_timeout_s) from None
+            started, where = _wire.started, _wire.host
+            found = normalise(error, doing, started=started, where=where, limit_s=self.connect_timeout_s)
+            if found.started == "no" and started != "no":
+                # No connection to where a redirect led: the request was heard where it went first.
+                found.started = started
+            raise found from None
 
     def _follow(self, request: Request, doing: str, sign: Callable[[Request], Request] | None) -> Response:
         redirects = status = 0
@@ -287,6 +294,7 @@ class HttpClient:
                     f"{doing}: redirected more than {self.max_redirects} times", status=response.status, retryable=False
                 )
             request = _redirected(request, response.status, target, doing)
+            _wire.host = host_and_port(request.url)[:100]
             # Obeyed where the connection is made, so that no second look-up of the name finds something else.
             _wire.outside_only = origin(request.url) != home and not _is_ours(home)
 
@@ -385,7 +393,7 @@ def _redirected(request: Request, status: int, target: str, doing: str) -> Reque
 
 
 def _too_slow(doing: str, host: str, limit_s: float) -> TimedOut:
-    if not _wire.sent:
+    if _wire.started == "no":
         return TimedOut(f"{doing}: no connection to {host} within {limit_s:.3g} s", started="no")
     what = "the answer did not end" if _wire.answered else "no answer"
     return TimedOut(f"{doing}: {what} from {host} within {limit_s:.3g} s", started=_wire.started)

@@ -23,6 +23,7 @@ from regrow.protocol.errors import (
     RateLimited,
     Refused,
     RegrowError,
+    Started,
     TimedOut,
     Unavailable,
 )
@@ -34,6 +35,7 @@ T = TypeVar("T")
 
 RETRIES = Counter("retries_total", "tries after the first one", ("actor",))
 GIVE_UPS = Counter("retry_give_ups_total", "failed calls by why no further try followed", ("actor", "reason"))
+HOW_FAR: tuple[Started, ...] = ("no", "unknown", "yes")
 GIVE_UP_REASONS = ("permanent", "unsafe", "spent", "deadline", "budget", "refused")
 
 # A part that crashed is back within its supervisor's first pause; for longer nobody waits for it.
@@ -87,7 +89,8 @@ class Guarded:
         cost: int = 1,
         repeatable: Callable[[RegrowError], bool],
     ) -> T:
-        """Perform until it succeeds, may not be repeated, or time is up. Raises the last error. Switches greenlets.
+        """Perform until it succeeds, may not be repeated, or time is up. Raises the last error, whose `started` is that
+        of the try that got furthest. Switches greenlets.
 
         `deadline` is the caller's and `ends` the integration's own limit, both on the scale of `clock.now()`; `cost` is
         what each try costs of the rate limit.
@@ -96,6 +99,7 @@ class Guarded:
         """
         retries = 0
         last: RegrowError | None = None
+        heard: Started = "no"
         self._budget.call()
         while True:
             ticket, permit = self._admission(min(deadline, ends), last, cost)
@@ -122,6 +126,8 @@ class Guarded:
                 retry_after_s=last.retry_after_s,
                 remaining_s=min(deadline, ends) - now,
             )
+            # Whichever try failed last, the caller hears of the call as a whole.
+            heard = last.started = max(heard, last.started, key=HOW_FAR.index)
             if isinstance(decision, Again) and not self._budget.take(now):
                 decision = GiveUp("budget")
             if isinstance(decision, GiveUp):

@@ -13,7 +13,15 @@ from actors.resilience.breaker import Breaker, CircuitTable
 from actors.resilience.guarded import GIVE_UPS, Guarded
 from actors.resilience.policy import BreakerPolicy, RetryPolicy
 from config.schema import PositiveDuration
-from regrow.protocol.errors import CircuitOpen, RateLimited, RegrowError, TimedOut, UpstreamError
+from regrow.protocol.errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    RateLimited,
+    RegrowError,
+    Started,
+    TimedOut,
+    UpstreamError,
+)
 from regrow.resilience import normalise
 from regrow.testing.clock import ManualClock
 from runtime import clock
@@ -71,6 +79,21 @@ def test_what_is_always_limited_is_given_up_after_its_tries_with_its_own_failure
         run(policy(3), peer)
     assert peer.calls == 3
     assert GIVE_UPS.value("svc", "spent") == spent + 1
+
+
+@pytest.mark.parametrize("heard", ["unknown", "yes"])
+def test_a_last_try_that_reached_nobody_does_not_undo_what_an_earlier_one_may_have_done(heard: Started) -> None:
+    peer = Peer(ConnectionFailed(started="no"), TimedOut(started=heard), ConnectionFailed(started="no"))
+    with pytest.raises(ConnectionFailed) as caught:
+        run(policy(3), peer)
+    assert (peer.calls, caught.value.started) == (3, heard)
+
+
+def test_of_tries_that_all_reached_nobody_nothing_was_started() -> None:
+    peer = Peer(*[ConnectionFailed(started="no") for _ in range(3)])
+    with pytest.raises(ConnectionFailed) as caught:
+        run(policy(3), peer)
+    assert (peer.calls, caught.value.started) == (3, "no")
 
 
 def test_what_cannot_get_better_is_not_called_again() -> None:

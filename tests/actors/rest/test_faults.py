@@ -15,6 +15,7 @@ from regrow.protocol.errors import ConnectionFailed, RateLimited, RegrowError, T
 from regrow.testing.clock import ManualClock
 from tests.actors.rest.conftest import QUICKLY, Start, outcome
 from tests.support.http_peer import HttpPeer, RawPeer, Reply
+from tests.support.ports import free_port
 
 
 def read_request(connection: socket.socket) -> bytes:
@@ -153,6 +154,17 @@ def test_a_redirect_loop_ends_and_another_host_gets_no_secret(api: Start, http_p
     assert made.call("get_user", username="away") == {"there": True}
     assert not {"authorization", "x-api-key"} & other.requests[0].headers.keys()
     other.stop()
+
+
+@pytest.mark.parametrize("there", ["nobody", "no-such-name"])
+def test_a_post_that_was_redirected_to_where_nobody_is_was_heard_and_is_not_sent_again(
+    api: Start, http_peer: HttpPeer, there: str
+) -> None:
+    place = f"127.0.0.1:{free_port()}" if there == "nobody" else "no-such-name.invalid"
+    http_peer.reply("*", status=303, headers={"Location": f"http://{place}/made"})
+    with pytest.raises(ConnectionFailed, match=place) as caught:
+        api(retry=QUICKLY).call("make_issue", title="x")
+    assert (caught.value.started, http_peer.count()) == ("yes", 1)
 
 
 def test_a_limiter_killed_while_spent_is_spent_when_it_is_back(api: Start, http_peer: HttpPeer) -> None:
