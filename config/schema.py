@@ -480,7 +480,7 @@ class ActorEntry(Supervised, frozen=True, kw_only=True):
     name/1 and so on, and max_restarts counts for all of them together."""
     key: Annotated[str, Meta(min_length=1)] | None = None
     """The name of the argument that decides which instance is asked: calls with the same value go to the same instance,
-    in order. Absent, and for calls without it: the instance with the least to do."""
+    in order; 1, 1.0 and "1" are three values. Absent, and for calls without it: the instance with the least to do."""
 
     def __post_init__(self) -> None:
         if self.key is not None and self.instances == 1:

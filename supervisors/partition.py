@@ -72,7 +72,7 @@ def partition_of(key: object, partitions: int) -> int:
     """
     if isinstance(key, int) and not isinstance(key, bool):
         return key % partitions
-    data = key if isinstance(key, bytes) else str(key).encode()
+    data = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
     return zlib.crc32(data) % partitions
 
 

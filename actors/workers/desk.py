@@ -401,6 +401,7 @@ class Desk:
             self._ahead_bytes -= job.size
             self._withdrawn.append(job)
         if not jobs:
+            self._ahead_s = 0.0  # sums of fractions drift
             self._await(self._sent)
 
     def _await(self, number: int) -> None:

@@ -30,10 +30,10 @@ RECYCLE_REASONS = ("max_calls", "max_age", "memory", "not_needed")
 WORKERS = Gauge("pool_workers", "child processes by state", ("actor", "state"))
 RESIDENT = Gauge("pool_resident_bytes", "resident memory of the child processes and what they started", ("actor",))
 KILLS = Counter("pool_kills_total", "child processes that were killed on purpose, by reason", ("actor", "reason"))
-RECYCLES = Counter("pool_recycles_total", "idle child processes that were replaced, by reason", ("actor", "reason"))
+RECYCLES = Counter("pool_recycles_total", "child processes that were replaced between calls, by reason", ("actor", "reason"))
 QUEUED = Gauge("pool_queue_calls", "calls that wait for a worker", ("actor",))
-WAITED = Histogram("pool_wait_seconds", "how long calls waited for a worker", ("actor",))
-RAN = Histogram("pool_call_seconds", "how long calls ran in a worker", ("actor",))
+WAITED = Histogram("pool_wait_seconds", "how long calls waited until a worker had none before them", ("actor",))
+RAN = Histogram("pool_call_seconds", "how long calls ran in a worker, by its own clock", ("actor",))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,10 @@ def test_the_hash_of_a_text_does_not_change_between_releases() -> None:
     assert [partition_of(key, 1000) for key in ("billing", b"billing", "")] == [826, 826, 0]
 
 
+def test_a_text_that_no_encoding_has_belongs_to_a_partition_too() -> None:
+    assert partition_of("\ud800", 1000) == partition_of(b"\xed\xa0\x80", 1000)
+
+
 def test_a_crashed_copy_leaves_the_others_alone_and_comes_back_under_its_name(
     manual_clock: ManualClock,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -147,6 +148,26 @@ def test_a_suspended_worker_is_given_nothing(tried: Callable[..., Tried]) -> Non
     assert pool.jobs() == 0
     sys.resume(pool.running.worker())
     assert waiting.wait(PATIENCE_S) == 1
+
+
+def test_without_a_page_nothing_is_sent_ahead_and_all_else_works(
+    pool: StartPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    running = pool()
+    (tmp_path / "marks").touch()
+    for _ in range(50):
+        running.call("faulty:mark", str(tmp_path / "marks"), 0)
+    calls = [running.request("faulty:wait_for_file", str(tmp_path / "gate"))]
+    calls += [running.request("faulty:mark", str(tmp_path / "marks"), number) for number in range(1, 4)]
+    handled(running)
+    assert len(running.worker().actor._desk.jobs) == 1
+    calls[2].cancel()
+    with pytest.raises(Cancelled) as caught:
+        calls[2].wait(PATIENCE_S)
+    assert caught.value.started == "no"
+    (tmp_path / "gate").touch()
+    assert [calls[number].wait(PATIENCE_S) for number in (0, 1, 3)] == [True, 1, 3]
 
 
 # -- the one before it turns out to be long ---------------------------------------------------------------------------
