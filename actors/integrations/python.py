@@ -99,7 +99,7 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     max_calls: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = 10_000
     """A process is replaced after so many calls."""
     max_age: PositiveDuration | None = None
-    """A process is replaced at about this age (10 % more or less), when it has ended the call in hand. Absent: never."""
+    """A process is replaced at about this age (10 % more or less), once the call in hand is over. Absent: never."""
     start_timeout: PositiveDuration = PositiveDuration("2m")
     """How long preload and init may take together."""
     kill_grace: Duration = Duration("1s")
