@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -66,9 +67,11 @@ def test_a_process_has_no_descriptors_but_its_own(conversation: Conversation) ->
 
 
 def test_what_functions_have_written_to_files_that_they_keep_open_is_there_after_an_orderly_end(
-    conversation: Conversation, tmp_path: Path
+    converse: Callable[..., Conversation], tmp_path: Path
 ) -> None:
-    conversation.result("faulty:keep_files", str(tmp_path), 4)
+    conversation = converse(functions=["keeper:*"])
+    assert isinstance(conversation.next(), child.Ready)
+    conversation.result("keeper:keep_files", str(tmp_path), 4)
     conversation.process.close()
     assert isinstance(conversation.next(), Exit)
     assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["kept"] * 4

@@ -324,6 +324,28 @@ def test_a_cancelled_ask_that_waited_never_starts(wire: Wire) -> None:
     assert client.reply() == 1
 
 
+class HandedOn:
+    """Work that an actor has handed on to somebody who has not begun it."""
+
+    def withdraw(self) -> bool:
+        return False
+
+    def __call__(self) -> None:
+        pass
+
+
+def test_a_cancelled_ask_whose_work_was_handed_on_and_is_taken_back_in_time_never_started(wire: Wire) -> None:
+    client = wire.client()
+    asked = client.ask("wait")
+    wire.actor.entered.wait()
+    reply = wire.probe.runner.reply
+    assert reply.started
+    reply.on_abandon = HandedOn()
+    client.request("CANCEL", id=asked)
+    error = client.error()
+    assert (error["code"], error["started"]) == ("cancelled", "no")
+
+
 def test_cancelling_what_has_ended_changes_nothing(wire: Wire) -> None:
     client = wire.client()
     asked = client.ask("add", {"a": 1})

@@ -141,14 +141,6 @@ def hog(megabytes: int) -> int:
     return len(b"h" * (megabytes << 20))
 
 
-def keep_files(folder: str, number: int) -> None:
-    """Writes to files that stay open, as a log or a results file does; what is written stays in their buffers."""
-    for name in range(number):
-        file = open(f"{folder}/{name}", "w", encoding="ascii")  # noqa: PTH123, SIM115 - it is kept
-        file.write("kept")
-        KEPT.append(file)
-
-
 def leak(megabytes: int) -> int:
     LEAKED.append(bytearray(b"l" * (megabytes << 20)))
     return len(LEAKED)
