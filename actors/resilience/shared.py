@@ -32,7 +32,11 @@ RECORD_TTL_MS = 2 * 24 * 3600 * 1000
 
 _LOAD = """
 local time = redis.call('TIME')
-local kept = redis.call('HMGET', KEYS[1], 'v', 'r')
+local kept = redis.pcall('HMGET', KEYS[1], 'v', 'r')
+if kept.err or (kept[1] and not string.match(kept[1], '^%d+$')) or #(kept[1] or '') > 15 then
+  redis.call('DEL', KEYS[1])
+  kept = {}
+end
 return {time[1], time[2], kept[1] or '0', kept[2] or ''}
 """
 
@@ -264,9 +268,13 @@ class SharedCircuit:
         self._save = link.script(_SAVE)
 
     def load(self) -> Loaded:
-        """Return the circuit; raises SharedDown. Switches greenlets."""
+        """Return the circuit, a new one in place of what cannot be read; raises SharedDown. Switches greenlets."""
         seconds, micros, version, text = self.link.run(self._load, self._key)
-        record = msgspec.json.decode(text, type=CircuitRecord) if text else CircuitRecord()
+        try:
+            record = msgspec.json.decode(text, type=CircuitRecord) if text else CircuitRecord()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            # Not ours, or of another version: a breaker that crashed on it would do so at each call.
+            record = CircuitRecord()
         return Loaded(record, int(seconds) + int(micros) / 1e6, int(version))
 
     def save(self, loaded: Loaded) -> bool:

@@ -386,6 +386,34 @@ def test_a_record_that_someone_else_saved_meanwhile_is_not_overwritten(link: Lin
     assert circuit.load().record == CircuitRecord()
 
 
+@pytest.mark.parametrize(
+    "found_there",
+    [
+        {"v": "7", "r": "no json"},
+        {"v": "7", "r": b"\xff\xfe"},
+        {"v": "7", "r": '{"state": "ajar", "trips": []}'},
+        {"v": "seven", "r": "{}"},
+        {"v": "9" * 40, "r": "{}"},
+        None,
+    ],
+    ids=["no-json", "no-text", "other-fields", "no-version", "absurd-version", "another-type"],
+)
+def test_what_is_no_circuit_in_redis_crashes_no_breaker_and_a_new_one_takes_its_place(
+    supervised: Supervised, link: Links, redis: RedisServer, found_there: dict[str, str | bytes] | None
+) -> None:
+    here, there = two_breakers(supervised, link, redis)
+    with redis.connect() as client:
+        if found_there is None:
+            client.lpush("regrow:test:circuit", "x")
+        else:
+            client.hset("regrow:test:circuit", mapping=found_there)
+    fail(here, 5)
+    with pytest.raises(CircuitOpen):
+        there.ask(Permit())
+    assert here.is_alive()
+    assert there.is_alive()
+
+
 def test_without_redis_an_open_policy_goes_on_with_its_own_window(
     supervised: Supervised, link: Links, redis_server: RedisServer
 ) -> None:
