@@ -47,6 +47,9 @@ MAX_REDIRECTS = 5
 MAX_INTERIM = 20
 CHUNK_BYTES = 65536
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# Addresses whose last 32 bits are one of IPv4, at which a gateway on the way may look: RFC 6052, RFC 7915, RFC 4291.
+_WITH_IPV4 = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96"))
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 # All that another host learns of a request that was redirected to it.
 HARMLESS_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "content-type", "user-agent"})
 
@@ -350,8 +353,14 @@ def _is_ours(place: tuple[str, str, int | None]) -> bool:
 def is_inside(address: str) -> bool:
     """Tell whether an address belongs to this machine or a private network, and not to everybody. Never switches."""
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return not (found if mapped is None else mapped).is_global
+    if isinstance(found, ipaddress.IPv6Address):
+        within = found.ipv4_mapped or found.sixtofour
+        if within is None and any(found in network for network in _WITH_IPV4):
+            within = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if within is not None:
+            return not within.is_global
+        return not found.is_global or found in _LOCAL_NAT64
+    return not found.is_global
 
 
 def host_and_port(url: str) -> str:
