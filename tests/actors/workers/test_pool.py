@@ -366,11 +366,12 @@ def test_the_end_of_the_front_is_told_to_its_callers_and_stops_their_work(pool: 
     assert len(happened.of("worker.output")) == 1, "the second call never began"
 
 
-def test_an_orderly_stop_turns_the_line_away_and_leaves_no_process(pool: StartPool, tmp_path: Path) -> None:
+def test_an_orderly_stop_turns_the_line_away_and_leaves_no_process(pool: StartPool, happened: EventLog) -> None:
     running = pool()
     running.call("faulty:add", 1, 1)
     process = running.process()
-    busy = running.request("faulty:spin")
+    busy = running.request("faulty:shout_and_spin")
+    happened.wait("worker.output")
     waiting = running.request("faulty:add", 1, 1)
     running.stop()
     with pytest.raises(Unavailable) as refused:
