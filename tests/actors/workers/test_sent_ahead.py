@@ -469,6 +469,7 @@ def test_a_caller_may_give_up_another_call_the_moment_it_hears_that_the_front_st
     long = pool.running.request("faulty:shout_and_wait_for_file", str(pool.gate))
     waiting = [pool.running.request("faulty:echo", number) for number in range(4)]
     handled(pool.running)
+    begun(pool.running)
     first_failure_cancels(waiting, waiting[2])
     pool.running.front.stop()
     for promise, error in zip(waiting, [Unavailable, Unavailable, Cancelled, Unavailable], strict=True):
