@@ -208,7 +208,7 @@ class Front(Actor):
         own = ClientPromise(
             client_of(promise), deadline=promise.deadline, callback=lambda answer: _pass_on(answer, promise)
         )
-        promise.on_abandon = own.cancel
+        promise.on_abandon = _Gathering(own)
         batcher.request(item, own)
 
     def _batch_args(self, batch: Gathered) -> dict[str, Any]:
@@ -537,6 +537,22 @@ class Front(Actor):
     def _count(self) -> None:
         self._running.value = len(self._in_flight.by_lane)
         self._waiting.value = len(self._bulkhead) + len(self._following)
+
+
+class _Gathering:
+    """A call that is with the batcher, which knows whether it has been sent."""
+
+    __slots__ = ("_own",)
+
+    def __init__(self, own: Promise) -> None:
+        self._own = own
+
+    def __call__(self) -> None:
+        self._own.cancel()
+
+    def withdraw(self) -> bool:
+        """Take it back if it has not been sent, and tell whether it has."""
+        return self._own.has_begun()
 
 
 def _pass_on(answer: Promise, promise: Promise) -> None:

@@ -38,6 +38,24 @@ LAST_ANSWERS_S = 4.0
 Split = Callable[[Any, int], Sequence[Any]]
 
 
+class _Place:
+    """An item's place in the next batch, which it leaves when its caller gives up."""
+
+    __slots__ = ("_leave", "_promise")
+
+    def __init__(self, leave: Callable[[Promise], None], promise: Promise) -> None:
+        self._leave = leave
+        self._promise = promise
+
+    def __call__(self) -> None:
+        self._leave(self._promise)
+
+    def withdraw(self) -> bool:
+        """Leave it; nobody has begun what has not been sent."""
+        self._leave(self._promise)
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """Ask for one thing to be done, as one of a batch; `weight` counts against the batcher's `max_weight`."""
@@ -229,7 +247,7 @@ class Batcher(Actor):
         promise, now = self.defer(), clock.now()
         self._waiting[promise] = item
         self._weight += item.weight
-        promise.on_abandon = lambda: self._left(promise)
+        promise.on_abandon = _Place(self._left, promise)
         delay_s = self._max_delay_s
         if promise.deadline is not None:
             delay_s = min(delay_s, max(0.0, promise.deadline - now) / 2)

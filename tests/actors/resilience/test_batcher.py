@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actors.resilience.batcher import BATCHES, ITEMS, Batch, Batcher, Item, alike, each
 from regrow.protocol.errors import (
     ActorDown,
+    Cancelled,
     DeadlineExceeded,
     DecodeError,
     InvalidArguments,
@@ -134,6 +135,8 @@ def test_what_a_caller_wanted_that_gave_up_is_not_sent(manual: ManualClock, supe
     manual.advance(5)
     assert outcomes([first, third]) == [2, 6]
     assert book.items == [(1, 3)]
+    assert isinstance(second.error, Cancelled)
+    assert second.error.started == "no"
     assert ITEMS.value("gone", "", "gave_up") == 1
 
 

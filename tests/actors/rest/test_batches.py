@@ -140,6 +140,17 @@ def test_a_caller_that_gave_up_is_not_in_the_batch(api: Start, numbering: HttpPe
     second.cancel()
     assert outcome(first) == {"id": "A"}
     assert sent(numbering) == [[{"text": "a"}]]
+    assert outcome(second).started == "no"
+
+
+def test_a_caller_that_gives_up_once_its_batch_was_sent_hears_that_it_was(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", hold=True)
+    first, second, _third = begin(api(operations=notify()), "a", "b", "c")
+    http_peer.wait_for_requests(1)
+    second.cancel()
+    assert outcome(second).started == "yes"
+    assert not first.done
+    http_peer.release()
 
 
 def test_a_caller_in_a_hurry_is_served_in_time(api: Start, numbering: HttpPeer) -> None:
