@@ -79,6 +79,8 @@ EVENT_LEVELS: dict[str, int] = {
     "supervisor.reported": logging.WARNING,
     "worker.function_quarantined": logging.WARNING,
     "worker.killed": logging.WARNING,
+    "worker.teardown_failed": logging.WARNING,
+    "worker.unhealthy": logging.WARNING,
 }
 # a supervisor that gave up, and a child that cannot be started
 GRAVE_REPORTS = ("shutdown", "start_error")

@@ -78,6 +78,17 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
     """Modules imported before the first call; others are imported when they are first called."""
     init: str | None = None
     """A function "module:name" without arguments that runs after preload, to load a model once."""
+    teardown: str | None = None
+    """A function "module:name" without arguments that runs once in each process at its orderly end (it is replaced, is
+    not needed any more, the pool stops), for kill_grace at most; not in one that is killed."""
+    health_check: str | None = None
+    """A function "module:name" without arguments that is called in each process before its first call, and again in
+    each idle one every check_interval; a process where it raises, returns false or a text that says why, or takes
+    longer than check_timeout is replaced. Absent: a process is healthy when it could start."""
+    check_interval: PositiveDuration = PositiveDuration("30s")
+    """How often idle processes are asked for their health."""
+    check_timeout: PositiveDuration = PositiveDuration("5s")
+    """How long a health check may take."""
     timeout: PositiveDuration = PositiveDuration("10m")
     """The default deadline of a call. A call that is not over at its deadline is ended with its process."""
     queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
@@ -129,8 +140,14 @@ class PythonConfig(Supervised, frozen=True, kw_only=True):
             for index, name in enumerate(self.env)
             if not _VARIABLE.fullmatch(name)
         ]
-        if self.init is not None and (not is_pattern(self.init) or self.init.endswith("*")):
-            problems.append(Problem(f'{self.init!r} is not "module:name"', key="init"))
+        for key in ("init", "teardown", "health_check"):
+            function = getattr(self, key)
+            if function is not None and (not is_pattern(function) or function.endswith("*")):
+                problems.append(Problem(f'{function!r} is not "module:name"', key=key))
+            if function is not None and key != "init" and self.backend == "ray":
+                problems.append(Problem(f"{key} works only in processes of this machine, not on Ray", key=key))
+        if self.teardown is not None and not self.kill_grace:
+            problems.append(Problem("teardown needs the time that kill_grace (0) does not give", key="kill_grace"))
         if self.max_memory is not None and self.max_memory < MIN_MEMORY:
             problems.append(
                 Problem(f"max_memory ({self.max_memory}) is smaller than {MIN_MEMORY >> 20}MiB", key="max_memory")
@@ -198,6 +215,8 @@ def settings_of(name: str, config: PythonConfig) -> Settings:
             max_message=int(config.max_message),
             address_space=None if limit is None else int(limit),
             nice=config.nice,
+            teardown=config.teardown,
+            health_check=config.health_check,
         ),
         workers=config.workers,
         max_workers=config.max_workers or config.workers,
@@ -217,6 +236,8 @@ def settings_of(name: str, config: PythonConfig) -> Settings:
         quarantine_for_s=float(config.quarantine_for),
         limiter=None if config.rate_limit is None else f"{name}/limiter",
         breaker=None if config.breaker is None else f"{name}/breaker",
+        check_interval_s=float(config.check_interval),
+        check_timeout_s=float(config.check_timeout),
         patience_s=0.0 if config.breaker is None else float(config.breaker.patience),
     )
 

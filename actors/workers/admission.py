@@ -17,7 +17,8 @@ from actors.workers.job import Job
 from regrow.protocol.errors import Overloaded, RegrowError, Unavailable
 from runtime import clock
 from runtime.names import whereis
-from runtime.promise import Promise
+from runtime.origin import client_of
+from runtime.promise import ClientPromise, Promise
 from runtime.ref import Ref
 
 PART_PATIENCE_S = 2.0
@@ -83,8 +84,10 @@ class Admission:
             self._ask_later(job, stage, name)
             return
         post = self._front.post
-        job.asked = Promise(
-            deadline=job.promise.deadline, callback=lambda answer: post(Answered(job, stage, part, answer))
+        job.asked = ClientPromise(
+            client_of(job.promise),
+            deadline=job.promise.deadline,
+            callback=lambda answer: post(Answered(job, stage, part, answer)),
         )
         part.request(message, job.asked)
 

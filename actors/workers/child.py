@@ -15,7 +15,10 @@ A Call that wants a stream and whose function gives a generator is answered with
 with Items, and nothing is made that was not pulled. A Close, or the end of the generator, ends it. At any time during a
 Call a function may tell how far it is: `import regrow_worker; regrow_worker.progress(done, total, note)`.
 
-The process ends when its socket does, and the kernel kills it when the daemon's hub thread is gone.
+Where the Setup names a health check, the daemon may send CheckHealth, answered with Checked, when no Call is open.
+
+The process ends when its socket does, after the teardown that the Setup may name, of which it tells with TornDown; and
+the kernel kills it when the daemon's hub thread is gone.
 """
 
 from __future__ import annotations
@@ -83,6 +86,8 @@ class Setup(msgspec.Struct, tag="setup", array_like=True):
     max_message: int
     address_space: int | None
     nice: int
+    teardown: str | None = None
+    health_check: str | None = None
 
 
 class Call(msgspec.Struct, tag="call", array_like=True):
@@ -112,6 +117,10 @@ class Close(msgspec.Struct, tag="close", array_like=True):
     id: int
 
 
+class CheckHealth(msgspec.Struct, tag="check_health", array_like=True):
+    """Call the health check."""
+
+
 class Ready(msgspec.Struct, tag="ready", array_like=True):
     """Everything is loaded; calls are welcome."""
 
@@ -125,6 +134,18 @@ class SetupFailed(msgspec.Struct, tag="setup_failed", array_like=True):
     error: str
     message: str
     traceback: str
+
+
+class Checked(msgspec.Struct, tag="checked", array_like=True):
+    """The health check is over; `problem` is None when the process is healthy."""
+
+    problem: str | None
+
+
+class TornDown(msgspec.Struct, tag="torn_down", array_like=True):
+    """The teardown is over; `problem` is None when it went well. The last message of a process."""
+
+    problem: str | None
 
 
 class Returned(msgspec.Struct, tag="returned", array_like=True):
@@ -181,9 +202,12 @@ class LeftAlone(msgspec.Struct, tag="left_alone", array_like=True):
     number: int
 
 
-ToChild = Setup | Call | Pull | Close
-FromChild = Ready | SetupFailed | Returned | Raised | Declined | Streaming | Items | Progress | LeftAlone
+ToChild = Setup | Call | Pull | Close | CheckHealth
+FromChild = (
+    Ready | SetupFailed | Checked | TornDown | Returned | Raised | Declined | Streaming | Items | Progress | LeftAlone
+)
 Answer = Returned | Raised | Declined
+AboutItself = Ready | SetupFailed | Checked | TornDown
 
 
 class Decline(Exception):
@@ -720,11 +744,61 @@ def prepare(setup: Setup) -> SetupFailed | Ready:
             importlib.import_module(module)
         if setup.init is not None:
             doing = f"init function {setup.init}"
-            module, _, name = setup.init.partition(":")
-            getattr(importlib.import_module(module), name)()
+            function_of(setup.init)()
+        # Now, for nobody would be told of a wrong name at the end of the process.
+        for key, named in (("teardown", setup.teardown), ("health check", setup.health_check)):
+            if named is not None:
+                doing = f"finding {key} {named}"
+                function_of(named)
     except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
         return SetupFailed(doing, *describe(error, skip_frames=1))
     return Ready(".".join(map(str, sys.version_info[:3])))
+
+
+def function_of(name: str) -> Any:
+    """Return the function "module:name", importing its module; raises what that raises."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def check_health(name: str) -> Checked:
+    """Call the health check and tell what is wrong; what it returns is None, true, false, or a text that says why."""
+    problem: str | None = None
+    try:
+        result = awaited(function_of(name)())
+        if isinstance(result, str):
+            problem = result or None
+        elif result is not None and not is_bool(result):
+            problem = f"it returned a {type(result).__qualname__}, expected None, true, false or a text"
+        elif result is not None and not result:
+            problem = "it returned false"
+    except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
+        problem = raised(error)
+    flush()
+    return Checked(None if problem is None else problem[:MAX_MESSAGE_CHARS])
+
+
+def tear_down(name: str) -> TornDown:
+    """Call the teardown and tell how it went."""
+    problem = None
+    try:
+        awaited(function_of(name)())
+    except BaseException as error:  # noqa: BLE001 - this is the worker's own loop; SystemExit from foreign code as well
+        problem = raised(error)[:MAX_MESSAGE_CHARS]
+    flush()
+    return TornDown(problem)
+
+
+def raised(error: BaseException) -> str:
+    """Return an exception's type and message on one line."""
+    name, message, _ = describe(error)
+    return f"it raised {name}: {message}" if message else f"it raised {name}"
+
+
+def is_bool(value: Any) -> bool:
+    """Tell whether this is true or false, numpy's included."""
+    numpy = sys.modules.get("numpy")
+    return isinstance(value, bool) or (numpy is not None and isinstance(value, numpy.bool_))
 
 
 def call(functions: Functions, request: Call) -> Answer | Generator[Any, Any, Any]:
@@ -905,7 +979,7 @@ def is_out_of_memory(answer: Answer | Items) -> bool:
 
 
 def serve(connection: Connection) -> None:
-    """Serve calls, one at a time, until the daemon closes its end."""
+    """Set up, serve calls, one at a time, until the daemon closes its end, and tear down."""
     codec = Codec()
     payload = connection.receive()
     if payload is None:
@@ -918,6 +992,14 @@ def serve(connection: Connection) -> None:
     connection.send(codec.encode(outcome))
     if isinstance(outcome, SetupFailed):
         return
+    serve_calls(connection, codec, reporter, setup)
+    if setup.teardown is not None and connection.is_owner():
+        reporter.call_id = None
+        connection.send(codec.encode(tear_down(setup.teardown)))
+
+
+def serve_calls(connection: Connection, codec: Codec, reporter: Reporter, setup: Setup) -> None:
+    """Serve calls until the daemon closes its end."""
     functions = Functions(setup.functions)
     while (payload := connection.receive()) is not None:
         if connection.was_taken_back():
@@ -930,6 +1012,9 @@ def serve(connection: Connection) -> None:
             message = f"an argument cannot be decoded: {error}"[:MAX_MESSAGE_CHARS]
             request_id = msgspec.msgpack.decode(payload, type=CallHead).id
             connection.send(codec.encode(Declined(request_id, "invalid_arguments", message, False)))
+            continue
+        if isinstance(request, CheckHealth) and setup.health_check is not None:
+            connection.send(codec.encode(check_health(setup.health_check)))
             continue
         if not isinstance(request, Call):
             continue  # it crossed the end of its stream

@@ -53,7 +53,7 @@ class Owner(Protocol):
     @property
     def ref(self) -> Ref: ...
 
-    def process_said(self, said: child.Ready | child.SetupFailed) -> None: ...
+    def process_said(self, said: child.AboutItself) -> None: ...
 
     def call_given_up(self, job: Job) -> None: ...
 
@@ -81,6 +81,7 @@ class Desk:
         self.calls = 0
         self.calls_in_all = 0
         self.idle_since = 0.0
+        self.is_checking = False  # the process is at its health check, and is given no call
         self.progress: dict[str, Any] | None = None
         self.leaving: str | None = None  # why the process is replaced as soon as it has nothing to do
         self._owner = owner
@@ -124,6 +125,7 @@ class Desk:
         self._await(0)
         self._takes_ahead = False
         self.leaving = None
+        self.is_checking = False
         self.send(setup)
 
     def send(self, frame: bytearray) -> None:
@@ -139,6 +141,17 @@ class Desk:
         if self.line is not None:
             self.line.is_free(self)
 
+    def check(self, question: bytearray) -> None:
+        """Send a health check to the process, which has nothing to do."""
+        self.is_checking = True
+        self.send(question)
+
+    def was_checked(self) -> None:
+        """Be ready for calls again."""
+        self.is_checking = False
+        if self.state == "idle" and self.line is not None:
+            self.line.is_free(self)
+
     def stop_taking(self, reason: str) -> None:
         """Have the process replaced once the call in hand is over; those behind it go back."""
         self.leaving = reason
@@ -149,7 +162,13 @@ class Desk:
     def can_begin(self) -> bool:
         """Tell whether a call would begin at once."""
         process = self.process
-        return self.state == "idle" and process is not None and process.is_alive and self._owner.ref.state == ALIVE
+        return (
+            self.state == "idle"
+            and not self.is_checking
+            and process is not None
+            and process.is_alive
+            and self._owner.ref.state == ALIVE
+        )
 
     def has_room(self, job: Job) -> bool:
         """Tell whether this short call may be sent ahead."""
@@ -232,7 +251,7 @@ class Desk:
             kind = said.__class__
             if kind in _ANSWERS:
                 self._answered(said)  # type: ignore[arg-type]
-            elif isinstance(said, child.Ready | child.SetupFailed):
+            elif isinstance(said, child.AboutItself):
                 self._owner.process_said(said)
             else:
                 self._hear_on(said)

@@ -25,12 +25,13 @@ State = Literal["off", "starting", "idle", "busy", "ending"]
 #: off: not needed now, there is no process
 STATES: tuple[State, ...] = ("off", "starting", "idle", "busy", "ending")
 KILL_REASONS = ("deadline", "cancelled", "memory", "start_timeout", "stands_still")
-RECYCLE_REASONS = ("max_calls", "max_age", "memory", "not_needed")
+RECYCLE_REASONS = ("max_calls", "max_age", "memory", "not_needed", "unhealthy")
 
 WORKERS = Gauge("pool_workers", "child processes by state", ("actor", "state"))
 RESIDENT = Gauge("pool_resident_bytes", "resident memory of the child processes and what they started", ("actor",))
 KILLS = Counter("pool_kills_total", "child processes that were killed on purpose, by reason", ("actor", "reason"))
 RECYCLES = Counter("pool_recycles_total", "child processes replaced between calls, by reason", ("actor", "reason"))
+HEALTHY = Gauge("pool_healthy", "1 while a pool has a process that is ready and well, or none has failed", ("actor",))
 QUEUED = Gauge("pool_queue_calls", "calls that wait for a worker", ("actor",))
 WAITED = Histogram("pool_wait_seconds", "how long calls waited until a worker had none before them", ("actor",))
 RAN = Histogram("pool_call_seconds", "how long calls ran in a worker, by its own clock", ("actor",))
@@ -62,6 +63,8 @@ class Settings:
     limiter: str | None = None
     breaker: str | None = None
     patience_s: float = 5.0
+    check_interval_s: float = 30.0  # for a pool whose setup names a health check
+    check_timeout_s: float = 5.0
 
     def worker_name(self, index: int) -> str:
         return f"{self.pool}/worker-{index}"
@@ -74,7 +77,7 @@ class Settings:
             KILLS.declare(self.pool, reason)
         for reason in RECYCLE_REASONS:
             RECYCLES.declare(self.pool, reason)
-        for instrument in (RESIDENT, QUEUED, WAITED, RAN):
+        for instrument in (RESIDENT, HEALTHY, QUEUED, WAITED, RAN):
             instrument.declare(self.pool)
 
 
@@ -165,12 +168,16 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker shows its front its desk; `problem` is why it could not start, `by_signal` that it was shot."""
+    """A worker shows its front its desk; `problem` is why it could not start, `by_signal` that it was shot.
+
+    `ailment` is why its process was found unhealthy, as long as the next one is not ready.
+    """
 
     worker: str
     desk: Desk
     problem: str | None = None
     by_signal: bool = False
+    ailment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

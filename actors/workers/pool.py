@@ -14,7 +14,7 @@ from typing import Any
 from actors.workers import child
 from actors.workers.admission import Admission, Answered, settle
 from actors.workers.functions import AllowList
-from actors.workers.job import STATES, Announce, Job, Settings, WorkerState
+from actors.workers.job import HEALTHY, STATES, Announce, Job, Settings, WorkerState
 from actors.workers.line import Line
 from actors.workers.process import encode
 from actors.workers.streaming import CallStream
@@ -25,7 +25,8 @@ from runtime.actor import Actor
 from runtime.exports import Exported, Param
 from runtime.messages import Call
 from runtime.names import whereis
-from runtime.promise import Promise
+from runtime.origin import client_of
+from runtime.promise import ClientPromise
 from runtime.signals import Down, monitor
 
 RETRY_AFTER_S = 1.0
@@ -80,6 +81,8 @@ class PythonPool(Actor):
         self._has_parts = settings.limiter is not None or settings.breaker is not None
         self._last_id = 0
         self._problems: dict[str, str] = {}
+        self._ailments: dict[str, str] = {}
+        self._ready: set[str] = set()  # the workers of which the last news was good
         self._shot: set[str] = set()
         self._deaths: OrderedDict[str, deque[float]] = OrderedDict()
         self._quarantined: dict[str, float] = {}
@@ -89,6 +92,7 @@ class PythonPool(Actor):
         self._admission = Admission(self.ref, self.settings.limiter, self.settings.breaker, self._stand_in_line)
         monitor(self.ref, self._after_end)
         self.settings.declare()
+        self._show_health()
         for index in range(1, self.settings.max_workers + 1):
             worker = whereis(self.settings.worker_name(index))
             if worker is not None:
@@ -136,7 +140,7 @@ class PythonPool(Actor):
         job = Job(self._last_id, name, frame, promise)
         if streams:
             # The caller is answered with the stream; the promise of the job is settled when the stream is over.
-            job.promise = Promise(deadline=promise.deadline)
+            job.promise = ClientPromise(client_of(promise), deadline=promise.deadline)
             job.stream = CallStream(promise, with_progress=progress)
             job.stream.of(job)
         job.promise.on_abandon = job
@@ -216,14 +220,32 @@ class PythonPool(Actor):
                 self._shot.add(news.worker)
                 return
             self._problems[news.worker] = news.problem
+            self._ready.discard(news.worker)
+            self._show_health()
             if self._none_can_start():
                 self._line.refuse(self._no_worker())
             return
-        if news.desk.state in ("idle", "busy"):
+        if news.ailment is not None:
+            self._ailments[news.worker] = news.ailment
+            self._ready.discard(news.worker)
+        elif news.desk.state in ("idle", "busy"):
             self._problems.pop(news.worker, None)
+            self._ailments.pop(news.worker, None)
             self._shot.discard(news.worker)
+            self._ready.add(news.worker)
+        elif news.desk.state == "off":
+            self._ailments.pop(news.worker, None)
+            self._ready.discard(news.worker)
+        self._show_health()
         if news.desk.state is not None and news.desk.line is not self._line:
             self._line.meet(news.worker, news.desk)
+
+    def _is_healthy(self) -> bool:
+        """Whether a process is ready and well, or none has failed."""
+        return bool(self._ready) or not (self._problems or self._ailments)
+
+    def _show_health(self) -> None:
+        HEALTHY.set(float(self._is_healthy()), self.settings.pool)
 
     def _none_can_start(self) -> bool:
         return sum(name in self._always_run for name in self._problems) >= self.settings.workers
@@ -280,12 +302,15 @@ class PythonPool(Actor):
         """Return what operators see. Never switches."""
         states = list(self._line.states())
         now = clock.now()
+        is_healthy = self._is_healthy()
         return {
+            "health": "healthy" if is_healthy else "unhealthy",
+            **({} if is_healthy else {"state": "waiting"}),
             "workers": self.settings.workers,
             **{state: states.count(state) for state in STATES},
             "queued": self._line.waiting,
             "queued_bytes": self._line.bytes,
             "functions": list(self._functions.patterns),
-            "problems": {name: redact(problem) for name, problem in self._problems.items()},
+            "problems": {name: redact(problem) for name, problem in (self._ailments | self._problems).items()},
             "quarantined": {name: math.ceil(until - now) for name, until in self._quarantined.items() if until > now},
         }

@@ -9,6 +9,9 @@ deadline, a cancel, recycling) is a routine event: the actor replaces it in plac
 keeps the actor's name and counters, and cannot race with a supervisor that is itself restarting or stopping the pool,
 as terminate_child would.
 
+A process that its health check finds unhealthy is replaced in the same way; when fresh ones are unhealthy too, with
+growing pauses between them.
+
 Whatever ends the actor, the monitor's callback kills the process, answers the call in hand, and gives those that were
 sent ahead and have not begun back to the line.
 """
@@ -45,13 +48,18 @@ from runtime.actor import Actor
 from runtime.names import whereis
 from runtime.reasons import Crashed
 from runtime.signals import Down, monitor
+from supervisors import Backoff
 
 CHECK_S = 0.5
 #: a short call of a process that is over its memory may end first
 SHORT_CHECK_S = 0.05
 AGE_VARIANCE = 0.1
+CHECK_VARIANCE = 0.1
 #: after SIGKILL a process is gone within milliseconds, unless it hangs in the kernel
 REAP_S = 2.0
+#: before the next start, when processes in a row were unhealthy as soon as they were ready
+UNHEALTHY_PAUSE = Backoff(base_s=0.5, max_s=30.0)
+_CHECK_HEALTH = encode(child.CheckHealth())
 
 
 class WorkerDied(Exception):
@@ -92,6 +100,27 @@ class KillNow:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthDue:
+    """It is time for the health check of the process of this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOverdue:
+    """The health check of the process of this generation should have been over by now."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgain:
+    """The pause after the unhealthy process of this generation is over."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseOverdue:
     """The generator of this job should have been closed by now."""
 
@@ -119,6 +148,11 @@ class Worker(Actor):
         self._exit: Exit | None = None
         self._problem: str | None = None
         self._shot = False  # the problem is a signal that we did not send
+        self._ailment: str | None = None  # why the last process was unhealthy, until one is ready
+        self._unhealthy_starts = 0  # in a row
+        self._is_set_up = self._has_torn_down = False
+        self._ends_in_order = False  # it was asked to end in its own time, and tears down
+        self._was_late = False
         self._rss = 0
         self._goes_off = False  # the process is being ended because it is not needed
         self._lifetime_s = float("inf")
@@ -147,6 +181,8 @@ class Worker(Actor):
                 self._kill_now()
             case StartOverdue(generation) if generation == self._generation:
                 self._give_up_start()
+            case HealthDue() | HealthOverdue() | StartAgain() if message.generation == self._generation:
+                self._look_after_health(message)
             case Announce():
                 self._meet_front()
             case Wake():
@@ -154,7 +190,7 @@ class Worker(Actor):
                     self._spawn()
             case Failed(error):
                 raise error
-            case Ended() | KillNow() | StartOverdue():
+            case Ended() | KillNow() | StartOverdue() | HealthDue() | HealthOverdue() | StartAgain():
                 pass  # of a process that is no longer ours
             case _:
                 super().on_receive(message)
@@ -178,15 +214,30 @@ class Worker(Actor):
 
     # -- what the desk asks for ---------------------------------------------------------------------------------------
 
-    def process_said(self, said: child.Ready | child.SetupFailed) -> None:
-        """Hear how the start went. Never switches."""
+    def process_said(self, said: child.AboutItself) -> None:
+        """Hear how start, health check or teardown went. Never switches."""
         if isinstance(said, child.SetupFailed):
             self._problem = redact(f"{said.doing} raised {said.error}: {said.message}")
-        elif self._state == "starting":
-            self._cancel_timer("start")
-            self._shot = False
-            self._tell_front()
-            self._desk.be_idle(clock.now())
+        elif isinstance(said, child.TornDown):
+            self._has_torn_down = True
+            if said.problem is not None:
+                self._tell_of_teardown(said.problem)
+        elif isinstance(said, child.Checked):
+            self._checked(said.problem)
+        else:
+            self._is_set_up = True
+            if self._state == "starting" and not self._stopping:
+                self._cancel_timer("start")
+                self._shot = False
+                if self.settings.setup.health_check is None:
+                    self._be_ready()
+                else:
+                    self._check_health()
+
+    def _be_ready(self) -> None:
+        self._ailment, self._unhealthy_starts = None, 0
+        self._tell_front()
+        self._desk.be_idle(clock.now())
 
     def call_given_up(self, job: Job) -> None:
         """End the process, which is at work on a call whose caller gave up. Never switches."""
@@ -224,7 +275,7 @@ class Worker(Actor):
             on_line=self._print,
         )
         self._desk.begin_with(process, encode(settings.setup))
-        self._goes_off = False
+        self._goes_off = self._is_set_up = self._has_torn_down = self._ends_in_order = self._was_late = False
         if settings.max_age_s is not None:
             # Workers that were started together must not all be replaced at once.
             self._lifetime_s = settings.max_age_s * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
@@ -237,12 +288,18 @@ class Worker(Actor):
         self._cancel_timer("start")
         self._cancel_timer("kill")
         if self._state == "ending":
-            if self._goes_off:
-                self._process = self._desk.process = None
-                self._measure(0)
-                self._become("off")
-            else:
+            self._expect_torn_down(f"its process {exit}")
+            if not self._goes_off and not self._unhealthy_starts:
                 self._spawn()
+                return
+            self._process = self._desk.process = None
+            self._measure(0)
+            if self._goes_off:
+                self._become("off")
+                self._tell_front()
+            else:
+                pause_s = UNHEALTHY_PAUSE.delay_s(self._unhealthy_starts)
+                self._set_timer("again", pause_s, StartAgain(self._generation))
             return
         if self._state == "starting":
             self._shot = self._problem is None and exit.code < 0 and exit.violation is None
@@ -255,6 +312,7 @@ class Worker(Actor):
         raise WorkerDied(f"process {exit.pid} of {self._name} {exit}{doing}{_last_words(exit)}")
 
     def _kill_now(self) -> None:
+        self._was_late = True
         if self._process is not None:
             self._process.kill()
 
@@ -264,21 +322,21 @@ class Worker(Actor):
             KILLS.inc(self.settings.pool, "start_timeout")
             self._kill_now()
 
-    def _end_process(self, *, at_once: bool = False) -> None:
+    def _end_process(self, *, at_once: bool = False, in_order: bool | None = None) -> None:
         process = self._process
         if process is None:
             return
-        grace_s = 0.0 if at_once else self.settings.kill_grace_s
-        was_idle = self._state == "idle"
+        self._ends_in_order = not at_once and (self._state == "idle" if in_order is None else in_order)
+        self._cancel_timer("health")
         self._become("ending")
         if at_once:
             process.kill()
-        elif was_idle:
+            return
+        if self._ends_in_order:
             process.close()
-            self._set_timer("kill", grace_s, KillNow(self._generation))
         else:
             process.terminate()
-            self._set_timer("kill", grace_s, KillNow(self._generation))
+        self._set_timer("kill", self.settings.kill_grace_s, KillNow(self._generation))
 
     def _kill_call(self, reason: str) -> None:
         ran_s = clock.now() - self._desk.began_at
@@ -297,13 +355,68 @@ class Worker(Actor):
             return "unknown"  # a caller with a tiny deadline must not open the circuit for everybody
         return "unknown" if reason == "cancelled" else "failed"
 
-    def _recycle(self, reason: str) -> None:
+    def _recycle(self, reason: str, *, in_order: bool | None = None) -> None:
         RECYCLES.inc(self.settings.pool, reason)
         events.publish("worker.recycled", actor=self._name, reason=reason, calls=self._desk.calls)
-        self._end_process()
+        self._end_process(in_order=in_order)
 
     def _tell_end(self, job: Job, ran_s: float) -> None:
         telemetry.ended(self.settings.pool, job.function, ran_s, job.promise.error)
+
+    # -- health and teardown ------------------------------------------------------------------------------------------
+
+    def _look_after_health(self, message: HealthDue | HealthOverdue | StartAgain) -> None:
+        desk, settings = self._desk, self.settings
+        if isinstance(message, StartAgain):
+            self._spawn()
+        elif isinstance(message, HealthOverdue):
+            if desk.is_checking and self._state in ("starting", "idle"):
+                self._is_unhealthy(f"it took longer than {settings.check_timeout_s:g} s", in_order=False)
+        elif self._state == "idle" and (desk.line is None or not desk.line.waiting):
+            self._check_health()
+        else:
+            self._set_timer("health", min(CHECK_S, settings.check_interval_s), message)
+
+    def _check_health(self) -> None:
+        self._desk.check(_CHECK_HEALTH)
+        self._set_timer("health", self.settings.check_timeout_s, HealthOverdue(self._generation))
+
+    def _checked(self, problem: str | None) -> None:
+        if self._stopping or self._state not in ("starting", "idle"):
+            return
+        if not self._desk.is_checking:
+            if self._process is not None:
+                self._process.break_off("told its health without being asked, something in it writes to its socket")
+            return
+        self._cancel_timer("health")
+        if problem is not None:
+            self._is_unhealthy(problem, in_order=True)
+            return
+        # Processes that were started together need not all be asked at once.
+        delay_s = self.settings.check_interval_s * random.uniform(1 - CHECK_VARIANCE, 1 + CHECK_VARIANCE)
+        self._set_timer("health", delay_s, HealthDue(self._generation))
+        self._desk.was_checked()
+        if self._state == "starting":
+            self._be_ready()
+
+    def _is_unhealthy(self, problem: str, *, in_order: bool) -> None:
+        self._ailment = redact(f"health check {self.settings.setup.health_check}: {problem}")
+        if self._state == "starting":
+            self._unhealthy_starts += 1
+        events.publish("worker.unhealthy", actor=self._name, error=self._ailment)
+        self._tell_front()
+        self._recycle("unhealthy", in_order=in_order)
+
+    def _expect_torn_down(self, how: str) -> None:
+        """Tell it when a process that had to tear down has not done so to the end."""
+        if self._ends_in_order and self._is_set_up and not self._has_torn_down:
+            late = f"it was not over within {self.settings.kill_grace_s:g} s, and was killed"
+            self._tell_of_teardown(late if self._was_late else how)
+
+    def _tell_of_teardown(self, problem: str) -> None:
+        named = self.settings.setup.teardown
+        if named is not None:
+            events.publish("worker.teardown_failed", actor=self._name, error=redact(f"teardown {named}: {problem}"))
 
     # -- watching -----------------------------------------------------------------------------------------------------
 
@@ -368,7 +481,7 @@ class Worker(Actor):
             "age_s": round(clock.now() - process.started_at, 1) if process is not None else None,
             "function": job.function if job is not None else None,
             "progress": desk.progress,
-            "problem": self._problem,
+            "problem": self._problem or self._ailment,
         }
 
     # -- telling ------------------------------------------------------------------------------------------------------
@@ -388,7 +501,8 @@ class Worker(Actor):
     def _tell_front(self) -> None:
         front = whereis(self.settings.pool)
         if front is not None:
-            front.post(WorkerState(self._name, self._desk, self._problem, self._shot))
+            problem = self._problem or (self._ailment if self._unhealthy_starts else None)
+            front.post(WorkerState(self._name, self._desk, problem, self._shot, self._ailment))
 
     def _set_timer(self, name: str, delay_s: float, message: object) -> None:
         self._cancel_timer(name)
@@ -419,10 +533,13 @@ class Worker(Actor):
         if self._state == "busy":
             process.terminate()
         else:
+            self._ends_in_order = self._ends_in_order or self._state != "ending"
             process.close()
         if not process.wait(self.settings.kill_grace_s):
+            self._was_late = True
             process.kill()
             process.wait(REAP_S)
+        self._expect_torn_down("its process ended before it was over")
 
     def _after_end(self, down: Down) -> None:
         """Leave nothing behind, whatever ended the actor; runs in the hub."""

@@ -13,7 +13,7 @@ from actors.integrations import python
 from actors.seam import Context
 from actors.workers.pool import PythonPool
 from actors.workers.worker import Worker
-from config.schema import Problem, Size
+from config.schema import DatabaseUrl, Duration, Problem, Size
 
 
 def config(**fields: Any) -> python.PythonConfig:
@@ -48,6 +48,9 @@ def test_the_registration_has_the_word_of_the_configuration() -> None:
         ({"preload": ["a b"]}, "preload[0]", "is no name of a module"),
         ({"env": ["A=1"]}, "env[0]", "is no name of an environment variable"),
         ({"init": "m:*"}, "init", 'is not "module:name"'),
+        ({"teardown": "m"}, "teardown", 'is not "module:name"'),
+        ({"health_check": "m:f.g"}, "health_check", 'is not "module:name"'),
+        ({"teardown": "m:f", "kill_grace": Duration(0)}, "kill_grace", "teardown needs the time"),
         ({"max_memory": Size("1MiB")}, "max_memory", "is smaller than 64MiB"),
         ({"max_message": Size("2GiB"), "queue_size": Size("2GiB")}, "max_message", "is not from 1KiB to 1GiB"),
         ({"queue_size": Size("1MiB")}, "queue_size", "is smaller than max_message"),
@@ -59,6 +62,23 @@ def test_a_wrong_value_is_blamed_by_its_key(fields: dict[str, Any], key: str, me
     problems = [problem for problem in caught.value.exceptions if isinstance(problem, Problem)]
     assert [problem.key for problem in problems] == [key]
     assert message in str(problems[0])
+
+
+@pytest.mark.parametrize("key", ["teardown", "health_check"])
+def test_processes_on_a_cluster_have_no_teardown_and_no_health_check(key: str) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        config(backend="ray", ray_address="127.0.0.1:6379", python=Path(sys.executable), **{key: "m:f"})
+    (problem,) = caught.value.exceptions
+    assert isinstance(problem, Problem)
+    assert (problem.key, str(problem)) == (key, f"{key} works only in processes of this machine, not on Ray")
+
+
+def test_health_is_asked_for_as_often_as_that_of_a_databases_connections() -> None:
+    from actors.integrations.database import DatabaseConfig
+
+    settings = python.settings_of("ml", config(health_check="m:f"))
+    assert settings.check_interval_s == float(DatabaseConfig(url=DatabaseUrl("sqlite:///a.db")).check_interval) == 30
+    assert settings.setup.health_check == "m:f"
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
