@@ -26,10 +26,11 @@ from actors.database import metrics
 from actors.database.engine import REPEATABLE, CopyEngine, Engine, Interrupted, Lost, Stale
 from actors.database.held import MAX_STREAM_S, CloseRows, Held, PullRows, RowSink, RowStream, WriteRows
 from actors.database.operation import Operation, Values
-from actors.resilience.breaker import CircuitTable, Permit, Settled
+from actors.resilience.breaker import CircuitTable, Permit, Settled, changes_nothing, count_settled
 from actors.resilience.circuit import Granted, Outcome
+from actors.resilience.policy import BreakerPolicy
 from regrow.protocol.errors import Cancelled, ConnectionFailed, DatabaseError, NotFound, RegrowError, TimedOut
-from runtime import clock, events
+from runtime import clock, events, scheduler
 from runtime.actor import Actor
 from runtime.names import whereis
 from runtime.promise import AskTimeout, Promise
@@ -77,6 +78,8 @@ class Job:
     leave: Callable[[], object] | None = None
     #: how often it came back to the pool because a connection could not be made
     returns: int = 0
+    #: set by the connection: its answer says too that the connection is free again, and as it was reported last
+    frees: bool = False
 
     def abandoned(self) -> None:
         """Leave the line, or have the connection told that works on it: nobody waits any more. Never switches."""
@@ -166,6 +169,8 @@ class ConnectionSettings:
     health_check: Operation | None = None
     #: the breaker's own record, for a look that costs no message
     circuit: CircuitTable | None = None
+    #: when it opens; None: there is no breaker
+    breaker: BreakerPolicy | None = None
     backoff_base_s: float = 0.1
     backoff_max_s: float = 30.0
     #: the engine of each connection, so that a successor finds what a killed predecessor left open
@@ -191,6 +196,7 @@ class Connection(Actor):
         self.last_error: str | None = None
         self._kept = index <= settings.min_size
         self._taken = 0
+        self._told: tuple[str | None, str | None] | None = None  # last error and version, when told as idle
         self._working = False
         self._connected = False
         self._failures = 0
@@ -294,7 +300,10 @@ class Connection(Actor):
         self._working = True
         try:
             answer = self._guarded(job)
-            return self._held(job) if job.operation.streams or job.more else answer
+            if job.operation.streams or job.more:
+                return self._held(job)
+            job.frees = self._is_as_told() and self._is_waited_for()
+            return answer
         except RegrowError:
             raise
         except BaseException:
@@ -302,9 +311,18 @@ class Connection(Actor):
             self.engine.discard()
             raise
         finally:
-            self._done()
+            self._done(announce=not job.frees)
 
-    def _done(self) -> None:
+    def _is_as_told(self) -> bool:
+        """Whether the pool would learn nothing but that this connection is idle."""
+        return self.engine.is_open and self._told == (self.last_error, self.engine.version)
+
+    def _is_waited_for(self) -> bool:
+        """Whether the pool will hear the answer to the job in hand."""
+        promise = scheduler.current_promise()
+        return promise is not None and not promise.done
+
+    def _done(self, *, announce: bool = True) -> None:
         """Be free again, unless a stream holds the connection, and say so."""
         self._working = False
         self._used_at = clock.now()
@@ -316,7 +334,8 @@ class Connection(Actor):
             self.state = "closed"
             if self._kept:
                 self.ref.post(Open())
-        self._announce()
+        if announce:
+            self._announce()
 
     # -- a stream
 
@@ -440,8 +459,15 @@ class Connection(Actor):
             outcome = self._outcome(error)
             raise
         finally:
-            if breaker.is_alive():
-                breaker.post(Settled(granted, outcome))
+            self._tell_outcome(breaker, granted, outcome)
+
+    def _tell_outcome(self, breaker: Ref, granted: Granted, outcome: Outcome) -> None:
+        """Tell the breaker what the outcome was; one that changes nothing is not worth a message."""
+        circuit, policy = self.settings.circuit, self.settings.breaker
+        if circuit is not None and policy is not None and changes_nothing(policy, granted, outcome):
+            count_settled(self.settings.pool, circuit.record, granted, outcome)
+        elif breaker.is_alive():
+            breaker.post(Settled(granted, outcome))
 
     def _permit(self, breaker: Ref, job: Job) -> Granted:
         """Ask for a permit, or use the last one again: while the circuit stays closed they are all the same."""
@@ -733,10 +759,13 @@ class Connection(Actor):
 
     def _announce(self, *, lost: bool = False) -> None:
         pool = whereis(self.settings.pool)
+        self._told = None
         if pool is not None:
             connected = self.engine.is_open
             state = "busy" if self._working or self._stream is not None else self.state
             version = self.engine.version if connected else None
+            if state == "idle" and connected and not lost:
+                self._told = (self.last_error, version)
             pool.post(Report(self.index, self.ref, self._taken, state, connected, lost, self.last_error, version))
 
 

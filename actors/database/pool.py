@@ -429,8 +429,14 @@ class Pool(Actor):
         ref.request(Run(job), Promise(deadline=limit, callback=lambda answer: self._answered(job, slot, ref, answer)))
 
     def _answered(self, job: Job, slot: Slot, ref: Ref, answer: Promise) -> None:
-        """In the connection's greenlet: pass its answer on to the caller."""
+        """In the connection's greenlet: pass its answer on to the caller, and the next job to it when it is free.
+
+        The usual answer says that the connection is free again; a message for that is a tenth of a short statement.
+        """
         self._running.discard(job)
+        if job.frees and slot.ref is ref and slot.state == "busy" and self.ref.is_alive():
+            self._turn(slot, "idle")
+            self._hand_out()
         if not answer.started and (me := whereis(self.settings.name)) is not None:
             me.post(Untaken(slot, ref))
         error = answer.error

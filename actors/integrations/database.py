@@ -256,6 +256,7 @@ def plan(name: str, config: Any, context: Context) -> Plan:
         writes=not found.is_sqlite and conninfo_of(found.url).get("target_session_attrs") in ("read-write", "primary"),
         health_check=None if found.health_check is None else found.statement("health_check", found.health_check),
         circuit=circuit,
+        breaker=found.breaker,
     )
     front = PoolSettings(
         name=name,

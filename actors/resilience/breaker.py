@@ -193,9 +193,8 @@ class Breaker(Actor):
 
     def _settle(self, message: Settled) -> None:
         permit, outcome = message.permit, message.outcome
-        if permit.probe is None and (outcome == "unknown" or (outcome == "ok" and not self._policy.counts_every_call)):
-            # The common case changes nothing, so it need not be looked up, least of all in Redis.
-            OUTCOMES.inc(self._integration, outcome if permit.generation == self._circuit.record.generation else "late")
+        if changes_nothing(self._policy, permit, outcome):
+            count_settled(self._integration, self._circuit.record, permit, outcome)
             return
         try:
             counted = self._decide(lambda: self._circuit.settle(permit, outcome, message.elapsed_s))
@@ -307,6 +306,19 @@ def refusal(integration: str, barred: Barred) -> CircuitOpen:
         actor=integration,
         retry_after_s=barred.retry_after_s,
     )
+
+
+def changes_nothing(policy: BreakerPolicy, permit: Granted, outcome: Outcome) -> bool:
+    """Tell whether an outcome is only to be counted: the common case, which nobody need look up or be asked for.
+
+    Never switches.
+    """
+    return permit.probe is None and (outcome == "unknown" or (outcome == "ok" and not policy.counts_every_call))
+
+
+def count_settled(integration: str, record: CircuitRecord, permit: Granted, outcome: Outcome) -> None:
+    """Count an outcome that changes nothing, in the breaker or in place of its message. Never switches."""
+    OUTCOMES.inc(integration, outcome if permit.generation == record.generation else "late")
 
 
 def declare(integration: str) -> None:

@@ -111,6 +111,8 @@ def check(found: Walk, stored: Counter[int], calls: int) -> None:
 
 
 @pytest.mark.allow_leaks("timer")  # a kill runs no hook of the actor, so its timers end by themselves
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a kill while it connects, likewise
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_each_call_has_one_answer_and_it_is_true_while_everything_ends_at_random(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -124,6 +126,8 @@ def test_each_call_has_one_answer_and_it_is_true_while_everything_ends_at_random
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.allow_leaks("timer")  # a kill runs no hook of the actor, so its timers end by themselves
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a kill while it connects, likewise
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_ten_thousand_calls_have_one_true_answer_each_while_everything_ends_at_random(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
