@@ -282,11 +282,7 @@ class HttpClient:
             try:
                 response = self._exchange(signed, doing)
             except _LedInside:
-                raise UpstreamError(
-                    f"{doing}: redirected from outside to an address of a private network, which is not followed",
-                    status=status,
-                    retryable=False,
-                ) from None
+                raise _led_inside(doing, status) from None
             status = response.status
             target = response.headers.get("location")
             if response.status not in REDIRECTS or target is None or not self.max_redirects:
@@ -300,6 +296,9 @@ class HttpClient:
             _wire.host = host_and_port(request.url)[:100]
             # Obeyed where the connection is made, so that no second look-up of the name finds something else.
             _wire.outside_only = origin(request.url) != home and not _is_ours(home)
+            if _wire.outside_only and "proxies" in self._transport and _is_named_inside(origin(request.url)[1]):
+                # Behind a proxy the connection tells nothing, and the proxy reaches more than everybody does.
+                raise _led_inside(doing, status)
 
     def _exchange(self, request: Request, doing: str) -> Response:
         prepared = requests.PreparedRequest()
@@ -348,6 +347,26 @@ def _is_ours(place: tuple[str, str, int | None]) -> bool:
         return any(is_inside(address[0]) for *_, address in _addresses(place[1], place[2] or 0))
     except (OSError, UnicodeError):
         return False
+
+
+def _is_named_inside(host: str) -> bool:
+    """Tell whether a host is an address inside, as far as that shows without looking it up."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        # In any form that systems take for an address: 127.1 and 0x7f000001 are the same as 127.0.0.1.
+        found = _getaddrinfo(host, 0, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return False
+    return any(is_inside(str(address[0])) for *_, address in found)
+
+
+def _led_inside(doing: str, status: int) -> UpstreamError:
+    return UpstreamError(
+        f"{doing}: redirected from outside to an address of a private network, which is not followed",
+        status=status,
+        retryable=False,
+    )
 
 
 def is_inside(address: str) -> bool:

@@ -337,6 +337,25 @@ def test_nobody_outside_leads_us_to_an_address_inside(
     assert led_to("other.example") == (200, b"what it keeps")
 
 
+@pytest.mark.parametrize("target", ["169.254.169.254", "[::1]", "127.1", "0x7f000001", "localhost", "a.localhost"])
+def test_nobody_outside_leads_our_proxy_to_an_address_inside(http_peer: HttpPeer, target: str) -> None:
+    http_peer.reply("*", status=302, headers={"Location": f"http://{target}/latest/meta-data"})
+    proxied = HttpClient(pool=1, proxy=http_peer.url)
+    with pytest.raises(UpstreamError, match="address of a private network"):
+        get(proxied, "http://api.example.invalid/x")
+    assert http_peer.count() == 1
+    proxied.close()
+
+
+def test_through_a_proxy_a_redirect_to_a_host_outside_is_followed(http_peer: HttpPeer) -> None:
+    http_peer.reply("*", body=b"there")
+    http_peer.reply("*", status=302, headers={"Location": "http://1.1.1.1/new"}, times=1)
+    proxied = HttpClient(pool=1, proxy=http_peer.url)
+    assert get(proxied, "http://api.example.invalid/x") == (200, b"there")
+    assert http_peer.count() == 2
+    proxied.close()
+
+
 def test_between_two_hosts_inside_redirects_are_followed(
     client: HttpClient, http_peer: HttpPeer, other_peer: HttpPeer
 ) -> None:
