@@ -12,7 +12,9 @@ from actors.resilience.policy import BreakerPolicy
 from config.schema import PositiveDuration
 from regrow.protocol.errors import ActorDown, Cancelled, CircuitOpen, DeadlineExceeded, ExecutionError, RateLimited
 from runtime import clock
+from runtime.messages import Call
 from runtime.names import whereis
+from runtime.promise import ClientPromise
 from tests.actors.workers.conftest import PATIENCE_S, EventLog, RunningPool
 
 StartPool = Callable[..., RunningPool]
@@ -51,6 +53,21 @@ def test_a_call_waits_for_its_turn_when_it_comes_before_the_deadline(pool: Start
     began = clock.now()
     assert [running.call("faulty:add", 1, number) for number in (1, 2)] == [2, 3]
     assert clock.now() - began >= 0.3
+
+
+@pytest.mark.parametrize("method", ["call", "stream"])
+def test_clients_wait_for_the_limiter_in_turns(pool: StartPool, method: str) -> None:
+    running = pool(rate_limit=RateLimit(requests=1, window=PositiveDuration("100ms")))
+    order: list[str] = []
+    promises = []
+    for asked in ("greedy 1", "greedy 2", "greedy 3", "greedy 4", "modest 1"):
+        promise = ClientPromise(asked.split()[0], deadline=clock.now() + PATIENCE_S)
+        promise.callback = lambda _, asked=asked: order.append(asked)
+        running.front.request(Call(method, running.body("faulty:add", 1, 1)), promise)
+        promises.append(promise)
+    for promise in promises:
+        promise.wait(PATIENCE_S)
+    assert order.index("modest 1") < order.index("greedy 3")
 
 
 def test_who_gives_up_while_waiting_for_the_limiter_never_starts(pool: StartPool) -> None:
