@@ -30,6 +30,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from actors.resilience.normaliser import normalise
+from config.secret import redact
 from regrow.protocol.errors import (
     Started,
     TimedOut,
@@ -293,7 +294,7 @@ class HttpClient:
                     f"{doing}: redirected more than {self.max_redirects} times", status=response.status, retryable=False
                 )
             request = _redirected(request, response.status, target, doing)
-            _wire.host = host_and_port(request.url)[:100]
+            _wire.host = _told_host(request.url)
             # Obeyed where the connection is made, so that no second look-up of the name finds something else.
             _wire.outside_only = origin(request.url) != home and not _is_ours(home)
             if _wire.outside_only and "proxies" in self._transport and _is_named_inside(origin(request.url)[1]):
@@ -387,6 +388,11 @@ def host_and_port(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+def _told_host(url: str) -> str:
+    """Return a host that the peer named as messages do, bounded: it may have made it of what we sent."""
+    return redact(host_and_port(url))[:100]
+
+
 def origin(url: str) -> tuple[str, str, int | None]:
     """Return scheme, host and port, by which two urls are the same place or not; raises ValueError. Never switches."""
     parts = urlsplit(url)
@@ -415,7 +421,7 @@ def _redirected(request: Request, status: int, target: str, doing: str) -> Reque
     headers = {name: value for name, value in request.headers.items() if body or name.lower() != "content-type"}
     if there != here:
         if body is not None:
-            raise refused(f"to another host ({there[1][:100]}) with a body, which is sent to nobody else")
+            raise refused(f"to another host ({_told_host(url)}) with a body, which is sent to nobody else")
         headers = {name: value for name, value in headers.items() if name.lower() in HARMLESS_HEADERS}
     return Request(method, url, headers, body)
 

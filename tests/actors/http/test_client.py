@@ -15,6 +15,7 @@ import pytest
 
 from actors.http import client as client_module
 from actors.http.client import HttpClient, Request, is_inside
+from config.secret import Secret
 from regrow.protocol.errors import ConnectionFailed, DecodeError, RegrowError, TimedOut, TooLarge, UpstreamError
 from tests.support.http_peer import HttpPeer, RawPeer, Reply, garbage, hang_up, reset
 from tests.support.http_peer import Request as Arrived
@@ -258,6 +259,18 @@ def test_a_body_is_not_sent_to_another_host(client: HttpClient, http_peer: HttpP
         client.send(Request("POST", http_peer.url + "/old", {}, b"private"), limit_s=5, doing="api.post")
     assert caught.value.status == 307
     assert other_peer.requests == []
+
+
+@pytest.mark.parametrize("status", [303, 307])
+def test_a_host_that_the_peer_made_of_our_secret_is_told_without_it(
+    client: HttpClient, http_peer: HttpPeer, status: int
+) -> None:
+    secret = Secret("Tok-Of-The-Redirect-0123456789")
+    there = f"http://{secret.reveal()}.invalid/x"
+    http_peer.reply("*", status=status, headers={"Location": there})
+    with pytest.raises(RegrowError, match="invalid") as caught:
+        client.send(Request("POST", http_peer.url + "/x", {}, b"x"), limit_s=5, doing="api.post")
+    assert secret.reveal().lower() not in caught.value.message.lower()
 
 
 @pytest.mark.parametrize(
