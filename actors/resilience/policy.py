@@ -87,7 +87,8 @@ class RatePolicy(Table, frozen=True, kw_only=True):
     """sliding_window: requests may come as they like within the window. token_bucket: requests / window on average, at
     most burst at once; in the stretch of a window up to burst + requests."""
     burst: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
-    """With token_bucket: so many requests at most at once; absent: as many as requests."""
+    """With token_bucket: so many requests at most at once; absent: as many as requests. Requests that wait are let go
+    every 10 ms, so with less than what comes back in that time the rate is not reached."""
     header: Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """The response header that says how many requests the peer has left for us, such as X-RateLimit-Remaining; absent:
     the standard fields RateLimit, else RateLimit-Remaining with RateLimit-Reset, where the peer sends them."""
