@@ -210,7 +210,7 @@ class Pool(Actor):
         finish = self._keep_copy if more else finish
         job = Job(operation, rows, promise, deadline, now, finish, client_of(promise), more)
         promise.on_abandon = job.abandoned
-        slot = None if self._waiting() else self._free()
+        slot = None if self._returned or self._line else self._free()
         if slot is None:
             self._stand_in_line(job)
         else:
@@ -377,7 +377,7 @@ class Pool(Actor):
                     retry_after_s=settings.queue_timeout_s / 2,
                 )
             )
-        self._hand_out()
+        self._send_away(clock.now())
 
     def _leave(self, job: Job) -> None:
         """In the hub: a caller in the line gave up."""
@@ -389,9 +389,9 @@ class Pool(Actor):
         return len(self._line) + len(self._returned)
 
     def _hand_out(self) -> None:
-        now = clock.now()
-        while self._waiting() and (slot := self._free()) is not None:
-            job = self._returned.popleft() if self._returned else self._line.take()
+        now, returned, line = clock.now(), self._returned, self._line
+        while (returned or line) and (slot := self._free()) is not None:
+            job = returned.popleft() if returned else line.take()
             assert job is not None
             job.leave = None
             if job.promise.done:
@@ -406,6 +406,8 @@ class Pool(Actor):
     def _send_away(self, now: float) -> None:
         """Refuse those who have waited too long, and look again when the next one will have."""
         patience_s, came = self.settings.queue_timeout_s, self._came
+        if not came and not self._returned:
+            return
         while self._returned and now - self._returned[0].queued_at >= patience_s:
             self._refuse(self._returned.popleft(), now)
         while came and (came[0].leave is None or now - came[0].queued_at >= patience_s):
@@ -413,8 +415,10 @@ class Pool(Actor):
             if job.leave is not None and self._line.discard(job.client, job):
                 job.leave = None
                 self._refuse(job, now)
+        if self._impatience is not None:
+            return
         oldest = [line[0].queued_at for line in (self._returned, came) if line]
-        if oldest and self._impatience is None:
+        if oldest:
             self._impatience = self.send_after(max(0.0, min(oldest) + patience_s - now), Impatient())
 
     def _give(self, slot: Slot, job: Job, now: float) -> None:
