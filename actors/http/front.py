@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import uuid
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -249,8 +250,9 @@ class Front(Actor):
         request = settings.request(operation, filled, headers)
         key = None
         if operation.keeps and not own.keys() & freshness.CALLERS_OWN_RULES:
-            # Whatever differs between calls is part of the key, so that no answer is found that Vary forbids.
-            parts = [f"{filled.path}?{urlencode(sorted(filled.query))}", operation.name]
+            # Whatever differs between calls is part of the key, so that no answer is found that Vary forbids; so is the
+            # order of the values that one name has.
+            parts = [f"{filled.path}?{urlencode(sorted(filled.query, key=itemgetter(0)))}", operation.name]
             parts += [f"{name}: {value}" for name, value in sorted(own.items())]
             if request.body is not None:
                 parts.append(hashlib.sha256(request.body).hexdigest())

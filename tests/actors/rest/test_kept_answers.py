@@ -130,6 +130,20 @@ def test_answers_that_differ_by_a_callers_header_are_kept_apart(
     assert http_peer.count() == 2
 
 
+def test_answers_that_differ_by_the_order_of_one_arguments_values_are_kept_apart(
+    api: Start, http_peer: HttpPeer
+) -> None:
+    http_peer.reply("*", handler=lambda request: Reply(json=request.query_string))
+    made = api(operations=CACHED)
+    orders = [["name", "age"], ["age", "name"]]
+    for _ in range(2):
+        answers = [made.call("get_user", username="ada", sort=order) for order in orders]
+        assert answers == ["sort=name&sort=age", "sort=age&sort=name"]
+    made.call("get_user", username="ada", page=1, sort="age")
+    made.call("get_user", username="ada", sort="age", page=1)
+    assert http_peer.count() == 3
+
+
 @pytest.mark.parametrize(
     ("control", "asked"), [(None, 2), ("max-age=60", 2), ("private, max-age=60", 2), ("public", 1)]
 )
