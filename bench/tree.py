@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,8 @@ class Tree:
         if front is None:
             raise RuntimeError(f"{name} has no front actor")
         self.front: Ref = front
+        gc.collect()
+        gc.freeze()  # as the daemon does once its tree is up
 
     def stop(self) -> None:
         """Stop its actors and what they started."""
