@@ -88,12 +88,13 @@ class _LookAgain:
 
 @dataclass(slots=True)
 class _Queue:
-    """Who waits for the same answer, until when, and how long until it is looked for again."""
+    """Who waits for the same answer, each until when, and when it is looked for again."""
 
-    until: float
     among: Literal["daemons", "callers"]
-    promises: deque[Promise] = field(default_factory=deque)
+    promises: deque[tuple[Promise, float]] = field(default_factory=deque)
+    until: float = 0.0
     pause_s: float = 0.0
+    looks_at: float = 0.0
     timer: clock.Timer | None = None
 
 
@@ -173,7 +174,9 @@ class Cache(Actor):
             return self._told(self._find(key, lease=False)[0])
         queue = self._waiting.get(key)
         if queue is not None and self._waiters < MAX_WAITING:
-            self._wait(queue)
+            self._wait(queue, now + message.wait_s)
+            if now + message.wait_s < queue.looks_at:
+                self._look_later(key, queue, message.wait_s)
             return None
         kept, elsewhere = self._find(key, lease=True)
         here = message.among == "callers" and self._asking.get(key, now) > now
@@ -181,8 +184,8 @@ class Cache(Actor):
             if here and not kept.fresh(now):
                 kept = dataclasses.replace(kept, asked=True)
         elif (here or elsewhere) and self._waiters < MAX_WAITING:
-            self._waiting[key] = queue = _Queue(now + message.wait_s, message.among)
-            self._wait(queue)
+            self._waiting[key] = queue = _Queue(message.among)
+            self._wait(queue, now + message.wait_s)
             self._look_later(key, queue, FIRST_PAUSE_S if elsewhere else message.wait_s)
             return None
         if message.among == "callers" and not (kept is not None and (kept.fresh(now) or kept.asked)):
@@ -196,29 +199,51 @@ class Cache(Actor):
         if len(self._asking) < MAX_WAITING:
             self._asking[key] = now + LEASE_S
 
-    def _wait(self, queue: _Queue) -> None:
+    def _wait(self, queue: _Queue, until: float) -> None:
         WAITS.inc(self._integration)
         self._waiters += 1
-        queue.promises.append(self.defer())
+        queue.promises.append((self.defer(), until))
+        queue.until = max(queue.until, until)
 
     def _look_later(self, key: str, queue: _Queue, pause_s: float) -> None:
+        if queue.timer is not None:
+            queue.timer.cancel()
         queue.pause_s = pause_s
+        queue.looks_at = clock.now() + pause_s
         queue.timer = self.send_after(pause_s, _LookAgain(key))
 
     def _look_again(self, key: str) -> None:
         queue = self._waiting.get(key)
         if queue is None:
             return
-        if all(promise.done for promise in queue.promises):
+        if all(promise.done for promise, _ in queue.promises):
             self._end(key, queue)
             return
         kept, elsewhere = self._find(key, lease=True)
         now = clock.now()
-        if elsewhere and now < queue.until and not (kept is not None and kept.usable(now)):
-            pause_s = min(queue.pause_s * 2, LONGEST_PAUSE_S, max(queue.until - now, FIRST_PAUSE_S))
-            self._look_later(key, queue, pause_s)
+        here = queue.among == "callers" and self._asking.get(key, now) > now
+        if (elsewhere or here) and now < queue.until and not (kept is not None and kept.usable(now)):
+            self._let_the_hasty_go(key, queue, kept, now)
+            if not queue.promises:
+                self._end(key, queue)
+                return
+            pause_s = max(min(until for _, until in queue.promises) - now, FIRST_PAUSE_S)
+            self._look_later(key, queue, min(queue.pause_s * 2, LONGEST_PAUSE_S, pause_s) if elsewhere else pause_s)
         else:
             self._end_wait(key, queue, kept)
+
+    def _let_the_hasty_go(self, key: str, queue: _Queue, kept: Kept | None, now: float) -> None:
+        """Answer those who can wait no longer; whoever can has still to wait."""
+        waiting, queue.promises = queue.promises, deque()
+        for promise, until in waiting:
+            if until > now:
+                queue.promises.append((promise, until))
+                continue
+            self._waiters -= 1
+            if promise.resolve(kept):
+                self._told(kept)
+                if queue.among == "callers":
+                    self._asks(key, now)
 
     def _end_wait(self, key: str, queue: _Queue, kept: Kept | None) -> None:
         """Answer those who wait: all of them, unless one has to ask the peer for the others."""
@@ -226,7 +251,8 @@ class Cache(Actor):
         if queue.among == "callers" and not (kept is not None and kept.usable(now)) and now < queue.until:
             while queue.promises:
                 self._waiters -= 1
-                if queue.promises.popleft().resolve(kept):
+                promise, _ = queue.promises.popleft()
+                if promise.resolve(kept):
                     self._told(kept)
                     self._asks(key, now)
                     break
@@ -235,7 +261,7 @@ class Cache(Actor):
                     self._look_later(key, queue, max(queue.until - now, FIRST_PAUSE_S))
                 return
         self._end(key, queue)
-        for promise in queue.promises:
+        for promise, _ in queue.promises:
             if promise.resolve(kept):
                 self._told(kept)
 

@@ -134,6 +134,16 @@ def test_nobody_waits_longer_than_it_said_for_one_who_never_answers(manual: Manu
     assert [each.value for each in waiting] == [None, None]
 
 
+def test_who_can_wait_for_less_long_than_those_before_it_does_so(manual: ManualClock, memory: Ref) -> None:
+    memory.ask(asking("k"))
+    patient = begin(memory, Lookup("k", wait_s=4.0, among="callers"))
+    hasty = begin(memory, Lookup("k", wait_s=1.0, among="callers"))
+    manual.advance(1.1)
+    assert (hasty.done, hasty.value, patient.done) == (True, None, False)
+    memory.ask(Keep("k", b"value", fresh_s=10))
+    assert content(patient.wait(1.0)) == b"value"
+
+
 def test_one_who_died_is_waited_for_no_longer_than_its_time(manual: ManualClock, memory: Ref) -> None:
     memory.ask(asking("k"))
     manual.advance(LEASE_S + 0.1)
@@ -203,6 +213,16 @@ def test_the_next_daemon_asks_when_the_first_one_lets_go(daemons: Daemons) -> No
     here.ask(LetGo("k"))
     assert waiting.wait(1.0) is None
     assert begin(here, Lookup("k", wait_s=0.1)).wait(1.0) is None
+
+
+def test_a_caller_in_a_hurry_does_not_wait_as_long_as_one_that_came_before(daemons: Daemons) -> None:
+    here, there = daemons.cache("here"), daemons.cache("there")
+    here.ask(Lookup("k", wait_s=5.0))
+    patient, hasty = begin(there, Lookup("k", wait_s=4.0)), begin(there, Lookup("k", wait_s=0.1))
+    assert hasty.wait(1.0) is None
+    assert not patient.done
+    here.ask(Keep("k", b"value", fresh_s=10))
+    assert content(patient.wait(1.0)) == b"value"
 
 
 def test_a_daemon_waits_no_longer_than_its_caller_allows(daemons: Daemons) -> None:
