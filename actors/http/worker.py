@@ -188,6 +188,9 @@ class Worker(Actor):
         """Send, and say what came back means; a body that is not what it says counts against the peer."""
         operation = job.operation
         ends = began + current.limit_s
+        if job.promise.done:
+            # The front died, and has told the caller that nothing was sent: so nothing is.
+            raise CallerGone
         job.promise.started = True
         response = self._sent(job, job.request, ends, doing)
         limits = self._learn(current.ticket, response)

@@ -23,7 +23,7 @@ from regrow.protocol.errors import (
 )
 from runtime import events, sys
 from runtime.names import whereis
-from runtime.promise import AskTimeout
+from runtime.promise import ActorUnavailable, AskTimeout
 from tests.actors.rest.conftest import QUICKLY, Api, Start, outcome
 from tests.support.http_peer import HttpPeer, Reply
 from tests.support.servers.redis import RedisServer
@@ -540,6 +540,25 @@ def test_an_idle_worker_killed_is_replaced_before_it_is_needed(api: Start, http_
     made = api(concurrency=1)
     made.part("worker-1").kill()
     assert made.call("get_user", username="a") == {}
+
+
+def test_what_a_killed_front_said_was_never_started_is_not_sent_after_all(api: Start, http_peer: HttpPeer) -> None:
+    http_peer.reply("*", json={})
+    made = api(concurrency=1)
+    limiter = made.part("limiter")
+    sys.suspend(limiter)
+    call = made.begin("make_issue", title="x")
+    gevent.sleep(0.01)
+    # A new front would stop the worker: what counts is the time until it is there.
+    sys.suspend(made.supervisor)
+    made.front.kill()
+    error = outcome(call)
+    assert (type(error), error.started) == (ActorUnavailable, "no")
+    sys.resume(limiter)
+    gevent.sleep(0.05)
+    sys.resume(made.supervisor)
+    assert http_peer.count() == 0
+    assert made.call("get_user", username="ada") == {}
 
 
 def test_a_front_killed_with_calls_under_way_answers_them_and_its_workers_stop(api: Start, http_peer: HttpPeer) -> None:
