@@ -130,7 +130,8 @@ _INNER = st.text(st.sampled_from("ab :;'\"$-/*\\\n"), max_size=8)
 _NAME = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
 _POSTGRES_LITERALS = st.one_of(
     _INNER.map(lambda text: "'" + text.replace("'", "''") + "'"),
-    _INNER.map(lambda text: "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    # what follows keeps it from going on in a string on the next line, which would be read with escapes too
+    _INNER.map(lambda text: "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'||1"),
     _INNER.map(lambda text: '"' + text.replace('"', '""') + 'x"'),
     _INNER.map(lambda text: "$q$" + text.replace("$", "") + "$q$"),
     _INNER.map(lambda text: "--" + text.replace("\n", "") + "\n"),
@@ -142,6 +143,10 @@ _PIECES = st.lists(st.one_of(_NAME.map(lambda name: ":" + name), _POSTGRES_LITER
 
 def _is_parameter(piece: str) -> bool:
     return piece[0] == ":" and piece not in ("::", ":=")
+
+
+def test_a_string_with_escapes_that_goes_on_in_the_next_line_has_escapes_there_too() -> None:
+    assert parse("SELECT E'' --\n '\\' :a', :b", "postgresql").names == ("b",)
 
 
 @given(_PIECES)
