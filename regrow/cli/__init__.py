@@ -143,6 +143,17 @@ def _add_wire(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     conform.add_argument("--json", action="store_true", help="print one line of JSON for each check")
 
 
+def _with_keys(words: Sequence[str]) -> list[str]:
+    """Tie a key to its option: one key of 85 begins with a dash, and would be taken for an option itself."""
+    tied: list[str] = []
+    for word in words:
+        if tied and tied[-1] == "--server-key":
+            tied[-1] += f"={word}"
+        else:
+            tied.append(word)
+    return tied
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -167,7 +178,7 @@ def _seconds(text: str) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. Switches greenlets when it runs the daemon."""
     try:
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(_with_keys(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as end:
         return int(end.code or 0)
     try:

@@ -128,8 +128,16 @@ def test_a_role_may_be_played_by_a_method_of_any_name(running: Daemon) -> None:
     assert done.stdout.startswith("FAIL    ask: ")
 
 
+def keypair_with_a_dash() -> tuple[bytes, bytes]:
+    """A pair whose public key looks like an option on a command line."""
+    while True:
+        public, secret = zmq.curve_keypair()
+        if public.startswith(b"-"):
+            return public, secret
+
+
 def test_a_curve_socket_is_tested_with_a_key(daemon: StartDaemon, tmp_path: Path) -> None:
-    (server_public, server_secret), (public, secret) = zmq.curve_keypair(), zmq.curve_keypair()
+    (server_public, server_secret), (public, secret) = keypair_with_a_dash(), zmq.curve_keypair()
     key = tmp_path / "own.key"
     key.write_text(secret.decode())
     made = daemon(
